@@ -1,0 +1,94 @@
+"""Every error this project raises, by who is at fault.
+
+`OmnimarginError` is caught once, in `lab.cli`, which prints one line and exits with
+`exit_code`. Anything else that escapes is a bug.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class OmnimarginError(Exception):
+    """Root of the tree."""
+
+    exit_code = 1
+
+
+class InputRefused(OmnimarginError):
+    """What the user gave cannot be used. The message says what was expected and found."""
+
+    exit_code = 2
+
+    def __init__(self, where: str, *, expected: str, found: object) -> None:
+        super().__init__(f"{where}: expected {expected}, found {found}")
+        self.where = where
+        self.expected = expected
+        self.found = found
+
+
+class FrameRefused(OmnimarginError):
+    """Bytes that are no frame of ours. The sender's fault, or the wire's.
+
+    The only error the decoder lets escape.
+    """
+
+    exit_code = 2
+
+
+class LogTorn(OmnimarginError):
+    """A message log that is damaged or ends early.
+
+    Attributes:
+        records: how many records before the damage are sound.
+    """
+
+    exit_code = 2
+
+    def __init__(self, where: str, records: int, why: str) -> None:
+        super().__init__(f"{where}: {why}; {records:,} records before it are sound")
+        self.records = records
+
+
+class ReplayDiverged(OmnimarginError):
+    """A replayed node did something else than the log says: another build, or our bug.
+
+    Attributes:
+        index: position of the first differing record, from 0.
+        expected: the effects in the log.
+        found: the effects this build produced.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, index: int, at_us: int, node: str, *, expected: object, found: object
+    ) -> None:
+        super().__init__(
+            f"record {index:,} (node {node}, virtual time {at_us / 1e6:.6f} s): "
+            f"expected {expected}, found {found}"
+        )
+        self.index = index
+        self.expected = expected
+        self.found = found
+
+
+class InvariantViolated(OmnimarginError):
+    """Something that must always hold does not: our bug, or a planted fault.
+
+    Attributes:
+        rule: the invariant, as numbered in docs/invariants.md.
+        finding: what was expected and found.
+    """
+
+    exit_code = 4
+
+    def __init__(self, rule: str, finding: str) -> None:
+        super().__init__(f"{rule}: {finding}")
+        self.rule = rule
+        self.finding = finding
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean X?)` for the known word most like `word`, or nothing."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,367 @@
+"""What the nodes say to each other, by family. Read this file first.
+
+A message is a fact or a wish. Its docstring says who sends it to whom and what losing or
+repeating it costs; rule numbers are those of docs/protocol.md. Whole numbers only, each with
+its unit in its name. Tags are written out: renaming a class must not change the wire.
+"""
+
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from messaging.units import (
+    AccountId,
+    Asset,
+    LiquidationId,
+    Micros,
+    NodeId,
+    Ppm,
+    Qty8,
+    ReservationId,
+    Usd6,
+)
+
+
+class Family(StrEnum):
+    """What a channel is about; each (sender, receiver, family) is one channel (P5)."""
+
+    MARGIN_STATE = "margin-state"
+    RESERVATION = "reservation"
+    LIQUIDATION = "liquidation"
+    PRICE = "price"
+    CONTROL = "control"
+    ORDER = "order"  # local to one chain: traders and their venue
+
+
+# --- reservation ------------------------------------------------------------------------
+
+
+class ReservationRequested(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="reservation_requested"
+):
+    """A spoke wants credit for an account. Spoke to hub.
+
+    `rid` is new and stored before the first send; repeating the request gets the same answer.
+    """
+
+    rid: ReservationId
+    account: AccountId
+    amount_usd6: Usd6
+    ttl_us: Micros
+
+
+class ReservationGranted(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="reservation_granted"
+):
+    """The hub has set the amount aside; the spoke may use it until `expires_at_us`. Hub to spoke.
+
+    The expiry is time on the spoke's chain. Lost: the amount stays locked until a watermark
+    passes the expiry. Repeated: a closed reservation never opens again (P50).
+    """
+
+    rid: ReservationId
+    account: AccountId
+    amount_usd6: Usd6
+    expires_at_us: Micros
+    grant_version: int = 1
+
+
+class RejectReason(StrEnum):
+    """Why the hub granted nothing, in falling precedence: only the first that applies (P41)."""
+
+    EXISTS_DIFFERENT = "exists_different"
+    HALTED = "halted"
+    ACCOUNT_UNKNOWN = "account_unknown"
+    ACCOUNT_RESTRICTED = "account_restricted"
+    AMOUNT_INVALID = "amount_invalid"
+    TTL_INVALID = "ttl_invalid"
+    ZONE_CAP = "zone_cap"
+    FREE_SHORT = "free_short"
+
+
+class ReservationRejected(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="reservation_rejected"
+):
+    """The hub grants nothing under this id, now or ever (P38). Hub to spoke."""
+
+    rid: ReservationId
+    reason: RejectReason
+
+
+class ReservationRenewed(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="reservation_renewed"
+):
+    """The reservation lives longer. Hub to spoke. Lost: it ends at the earlier expiry."""
+
+    rid: ReservationId
+    expires_at_us: Micros
+    grant_version: int
+
+
+class CreditUsed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="credit_used"):
+    """So much of the reservation has been used in all. Spoke to hub.
+
+    Cumulative, so a repeat or an overtaken one changes nothing (P34).
+    """
+
+    rid: ReservationId
+    used_usd6: Usd6
+    block_time_us: Micros
+
+
+class RevocationRequested(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="revocation_requested"
+):
+    """The hub would like the reservation back. Hub to spoke. Frees nothing by itself."""
+
+    rid: ReservationId
+
+
+class CloseReason(StrEnum):
+    """Why the spoke gave its right up."""
+
+    DONE = "done"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    REFUSED_LATE = "refused_late"
+
+
+class ReservationClosed(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="reservation_closed"
+):
+    """The spoke will never use the reservation again; irrevocable. Spoke to hub."""
+
+    rid: ReservationId
+    used_usd6: Usd6
+    reason: CloseReason
+
+
+class ClosureAcknowledged(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="closure_acknowledged"
+):
+    """The spoke may forget the closed reservation (P47). Hub to spoke."""
+
+    rid: ReservationId
+
+
+class Watermark(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="watermark"):
+    """Everything this channel has to say up to `spoke_time_us` came before. Spoke to hub.
+
+    On `reservation`: no use of a grant that expires by then follows (P37). On `margin-state`:
+    every change up to the envelope's height came before. On `liquidation`: no fill of a command
+    whose deadline is by then follows (P82). Lost: the next one says more.
+    """
+
+    spoke_time_us: Micros
+    open_count: int
+
+
+# --- margin-state -----------------------------------------------------------------------
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An open perpetual position.
+
+    `cost_usd6` is the signed sum of price times quantity over the fills that built what is
+    open, so unrealised P&L = quantity * price - cost.
+    """
+
+    asset: Asset
+    qty8: Qty8
+    cost_usd6: Usd6
+
+
+class StateReported(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="state_reported"):
+    """All of one account on one spoke, never a difference. Spoke to hub.
+
+    The highest `version` wins, so repeats and overtaken reports change nothing. The three sums
+    count from the beginning: P&L realised by closing and by funding, venue fees, and
+    liquidation fees.
+    """
+
+    account: AccountId
+    version: int
+    block_time_us: Micros
+    positions: tuple[Position, ...]
+    realised_usd6: Usd6
+    fees_usd6: Usd6
+    liquidation_fees_usd6: Usd6
+
+
+class MarginStatus(StrEnum):
+    """What an account may do on a spoke."""
+
+    OPEN = "open"
+    REDUCE_ONLY = "reduce_only"  # margin call: it may only bring its risk down
+    FROZEN = "frozen"  # in liquidation
+
+
+class MarginSet(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="margin_set"):
+    """What the account may do from now on. Hub to spoke. The highest version wins."""
+
+    account: AccountId
+    margin_version: int
+    status: MarginStatus
+
+
+# --- liquidation ------------------------------------------------------------------------
+
+
+class LiquidationOrdered(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="liquidation_ordered"
+):
+    """Reduce the position to at most `target_qty8`: a bound, not an order (P75). Hub to spoke.
+
+    Applies to the position as the spoke finds it, in a state at or after `state_version`.
+    Repeated: nothing more happens (P78). `price_limit_usd6` of 0 means none.
+    """
+
+    liq_id: LiquidationId
+    account: AccountId
+    asset: Asset
+    target_qty8: Qty8
+    max_qty8: Qty8
+    state_version: int
+    price_limit_usd6: Usd6
+    deadline_us: Micros
+    margin_version: int
+
+
+class LiquidationFilled(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="liquidation_filled"
+):
+    """So much of the command has been executed in all. Spoke to hub. Cumulative (P77)."""
+
+    liq_id: LiquidationId
+    filled_qty8: Qty8
+    proceeds_usd6: Usd6
+    block_time_us: Micros
+
+
+class LiquidationEnd(StrEnum):
+    """How a command ended (P83)."""
+
+    DONE = "done"
+    NOTHING_TO_DO = "nothing_to_do"
+    EXPIRED = "expired"
+    PRICE_LIMIT = "price_limit"
+    MAX_QTY = "max_qty"
+    EXISTS_DIFFERENT = "exists_different"
+    STATE_UNKNOWN = "state_unknown"
+
+
+class LiquidationDone(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="liquidation_done"):
+    """The command has ended; irrevocable, refusals too. Spoke to hub.
+
+    `state_version` is the account's report that first contains the outcome.
+    """
+
+    liq_id: LiquidationId
+    filled_qty8: Qty8
+    position_after_qty8: Qty8
+    state_version: int
+    reason: LiquidationEnd
+
+
+class LiquidationAcknowledged(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="liquidation_acknowledged"
+):
+    """The spoke may forget the ended command. Hub to spoke."""
+
+    liq_id: LiquidationId
+
+
+# --- price, order -----------------------------------------------------------------------
+
+
+class PricePublished(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="price_published"):
+    """An oracle print. Feed to hub. The latest `observed_us` wins; a lost one is outdated soon."""
+
+    asset: Asset
+    price_usd6: Usd6
+    observed_us: Micros
+
+
+class MarketMoved(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="market_moved"):
+    """The true prices, in the scenario's order of assets. Market to venues, feeds, traders.
+
+    `depth_ppm` scales every venue's depth: 1,000,000 is normal.
+    """
+
+    prices_usd6: tuple[Usd6, ...]
+    depth_ppm: Ppm
+
+
+class OrderPlaced(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="order_placed"):
+    """A trader wants a trade. Trader to a spoke on the same chain.
+
+    Either `qty8` is signed and not zero and opens or adds, or `close_ppm` is that share of
+    whatever position there is and cuts or closes it.
+    """
+
+    order_id: int
+    account: AccountId
+    asset: Asset
+    qty8: Qty8
+    close_ppm: Ppm
+
+
+# --- control ----------------------------------------------------------------------------
+
+
+class HaltReason(StrEnum):
+    """What a halted spoke has done (P35, P64)."""
+
+    USED_TOO_MUCH = "used_too_much"
+    USED_AFTER_CLOSE = "used_after_close"
+    UNKNOWN_RESERVATION = "unknown_reservation"
+    TIME_REGRESSED = "time_regressed"
+    BROKEN_CLAIM = "broken_claim"
+    FILLED_TOO_MUCH = "filled_too_much"
+
+
+class SpokeHalted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="spoke_halted"):
+    """No new credit and no opening on this spoke until a person resumes it (P66). Hub to spoke."""
+
+    spoke: NodeId
+    reason: HaltReason
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="acknowledged"):
+    """Nothing but the envelope's acknowledgement (P17). Either way, outside the sequence."""
+
+
+class ResendRequested(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resend_requested"):
+    """Frames `first_seq` to `last_seq` are missing (P58). Either way, outside the sequence."""
+
+    first_seq: int
+    last_seq: int
+
+
+ReservationMessage: TypeAlias = (
+    ReservationRequested
+    | ReservationGranted
+    | ReservationRejected
+    | ReservationRenewed
+    | CreditUsed
+    | RevocationRequested
+    | ReservationClosed
+    | ClosureAcknowledged
+)
+LiquidationMessage: TypeAlias = (
+    LiquidationOrdered | LiquidationFilled | LiquidationDone | LiquidationAcknowledged
+)
+Message: TypeAlias = (
+    ReservationMessage
+    | StateReported
+    | MarginSet
+    | LiquidationMessage
+    | Watermark
+    | PricePublished
+    | MarketMoved
+    | OrderPlaced
+    | SpokeHalted
+    | Acknowledged
+    | ResendRequested
+)

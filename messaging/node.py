@@ -1,0 +1,37 @@
+"""The one shape that hub, spokes, markets and every driver agree on."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from messaging.effects import Effect
+from messaging.envelope import Envelope
+from messaging.units import Micros, NodeId
+
+
+class TimerFired(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """A timer the node has set."""
+
+    name: str
+
+
+Event: TypeAlias = Envelope | TimerFired
+
+
+class Node(Protocol):
+    """Anything that takes events and answers with wishes."""
+
+    name: NodeId
+
+    def start(self) -> Sequence[Effect]:
+        """Return what the node wishes before its first event, at time 0."""
+        ...
+
+    def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
+        """Take one event, return what should happen next. No I/O, no clock, no dice.
+
+        Everything that may change a decision is an event, timers included. A "no" is a
+        message with a reason; an exception is a bug.
+        """
+        ...
