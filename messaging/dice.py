@@ -17,13 +17,21 @@ class Dice:
     """One named stream of uniform numbers in [0, 1)."""
 
     def __init__(self, seed: int, name: str) -> None:
-        self._key = int.from_bytes(blake2b(f"{seed}/{name}".encode(), digest_size=16).digest())
+        key = int.from_bytes(blake2b(f"{seed}/{name}".encode(), digest_size=16).digest())
+        self._bits = np.random.Philox(key=key)
+        self._block_next = 0  # the block that the generator would make without being moved
 
     def block(self, number: int) -> NDArray[np.float64]:
         """Return draws `number * BLOCK` to `(number + 1) * BLOCK - 1`, shape (BLOCK,)."""
-        # Philox makes four numbers for each step of its counter.
-        generator = np.random.Philox(key=self._key, counter=number * (BLOCK // 4))
-        return (generator.random_raw(BLOCK) >> np.uint64(11)) * 2.0**-53
+        if number != self._block_next:
+            # Philox makes four numbers for each step of its counter, which counts modulo 2**256.
+            steps = (number - self._block_next) * (BLOCK // 4)
+            self._bits.advance(steps % 2**256)
+        self._block_next = number + 1
+        draws: NDArray[np.float64] = (self._bits.random_raw(BLOCK) >> np.uint64(11)) * np.float64(
+            2.0**-53
+        )
+        return draws
 
     def first(self, count: int) -> NDArray[np.float64]:
         """Return draws 0 to `count - 1`, shape (count,)."""

@@ -1,15 +1,19 @@
 """What a channel adds to a message: who, to whom, which one in the row, how final."""
 
+from typing import Annotated, TypeAlias
+
 import msgspec
+from msgspec import Meta
 
-from messaging.messages import Family, Message
-from messaging.units import Height, Micros, NodeId
+from messaging.messages import Count, Family, Message, NodeName, Time
+from messaging.units import INT_MAX, Height
 
+BlockHeight: TypeAlias = Annotated[Height, Meta(ge=0, le=INT_MAX)]
 NO_HEIGHT = Height(0)
 
 
-class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """One frame.
+class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="frame.1"):
+    """One frame. Its tag is the version of the wire.
 
     Attributes:
         sender: node that made the frame.
@@ -23,12 +27,12 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):
         message: the content.
     """
 
-    sender: NodeId
-    receiver: NodeId
+    sender: NodeName
+    receiver: NodeName
     family: Family
-    seq: int
-    ack_seq: int
-    sent_us: Micros
-    height: Height
-    final_height: Height
+    seq: Count
+    ack_seq: Count
+    sent_us: Time
+    height: BlockHeight
+    final_height: BlockHeight
     message: Message

@@ -6,11 +6,13 @@ its unit in its name. Tags are written out: renaming a class must not change the
 """
 
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from messaging.units import (
+    INT_MAX,
     AccountId,
     Asset,
     LiquidationId,
@@ -34,6 +36,25 @@ class Family(StrEnum):
     ORDER = "order"  # local to one chain: traders and their venue
 
 
+# The families that travel on channels, gap-free; the others are outdated by the next message.
+CHANNEL_FAMILIES = (Family.MARGIN_STATE, Family.RESERVATION, Family.LIQUIDATION)
+
+# What the decoder lets pass: no number beyond 63 bits, no long string, no long list.
+Account: TypeAlias = Annotated[AccountId, Meta(min_length=1, max_length=64)]
+NodeName: TypeAlias = Annotated[NodeId, Meta(min_length=1, max_length=16)]
+Symbol: TypeAlias = Annotated[Asset, Meta(min_length=1, max_length=16)]
+ReservationKey: TypeAlias = Annotated[ReservationId, Meta(min_length=16, max_length=16)]
+LiquidationKey: TypeAlias = Annotated[LiquidationId, Meta(min_length=16, max_length=16)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX)]
+Time: TypeAlias = Annotated[Micros, Meta(ge=0, le=INT_MAX)]
+Amount: TypeAlias = Annotated[Usd6, Meta(ge=0, le=INT_MAX)]
+SignedAmount: TypeAlias = Annotated[Usd6, Meta(ge=-INT_MAX, le=INT_MAX)]
+Quantity: TypeAlias = Annotated[Qty8, Meta(ge=0, le=INT_MAX)]
+SignedQuantity: TypeAlias = Annotated[Qty8, Meta(ge=-INT_MAX, le=INT_MAX)]
+Ratio: TypeAlias = Annotated[Ppm, Meta(ge=0, le=INT_MAX)]
+ENTRIES_MAX = 512
+
+
 # --- reservation ------------------------------------------------------------------------
 
 
@@ -45,10 +66,10 @@ class ReservationRequested(
     `rid` is new and stored before the first send; repeating the request gets the same answer.
     """
 
-    rid: ReservationId
-    account: AccountId
-    amount_usd6: Usd6
-    ttl_us: Micros
+    rid: ReservationKey
+    account: Account
+    amount_usd6: Amount
+    ttl_us: Time
 
 
 class ReservationGranted(
@@ -60,11 +81,11 @@ class ReservationGranted(
     passes the expiry. Repeated: a closed reservation never opens again (P50).
     """
 
-    rid: ReservationId
-    account: AccountId
-    amount_usd6: Usd6
-    expires_at_us: Micros
-    grant_version: int = 1
+    rid: ReservationKey
+    account: Account
+    amount_usd6: Amount
+    expires_at_us: Time
+    grant_version: Count = 1
 
 
 class RejectReason(StrEnum):
@@ -72,6 +93,7 @@ class RejectReason(StrEnum):
 
     EXISTS_DIFFERENT = "exists_different"
     HALTED = "halted"
+    SPOKE_OVERDUE = "spoke_overdue"  # an earlier grant to that spoke is overdue (P39)
     ACCOUNT_UNKNOWN = "account_unknown"
     ACCOUNT_RESTRICTED = "account_restricted"
     AMOUNT_INVALID = "amount_invalid"
@@ -85,7 +107,7 @@ class ReservationRejected(
 ):
     """The hub grants nothing under this id, now or ever (P38). Hub to spoke."""
 
-    rid: ReservationId
+    rid: ReservationKey
     reason: RejectReason
 
 
@@ -94,9 +116,9 @@ class ReservationRenewed(
 ):
     """The reservation lives longer. Hub to spoke. Lost: it ends at the earlier expiry."""
 
-    rid: ReservationId
-    expires_at_us: Micros
-    grant_version: int
+    rid: ReservationKey
+    expires_at_us: Time
+    grant_version: Count
 
 
 class CreditUsed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="credit_used"):
@@ -105,9 +127,9 @@ class CreditUsed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="credi
     Cumulative, so a repeat or an overtaken one changes nothing (P34).
     """
 
-    rid: ReservationId
-    used_usd6: Usd6
-    block_time_us: Micros
+    rid: ReservationKey
+    used_usd6: Amount
+    block_time_us: Time
 
 
 class RevocationRequested(
@@ -115,7 +137,7 @@ class RevocationRequested(
 ):
     """The hub would like the reservation back. Hub to spoke. Frees nothing by itself."""
 
-    rid: ReservationId
+    rid: ReservationKey
 
 
 class CloseReason(StrEnum):
@@ -132,8 +154,8 @@ class ReservationClosed(
 ):
     """The spoke will never use the reservation again; irrevocable. Spoke to hub."""
 
-    rid: ReservationId
-    used_usd6: Usd6
+    rid: ReservationKey
+    used_usd6: Amount
     reason: CloseReason
 
 
@@ -142,7 +164,7 @@ class ClosureAcknowledged(
 ):
     """The spoke may forget the closed reservation (P47). Hub to spoke."""
 
-    rid: ReservationId
+    rid: ReservationKey
 
 
 class Watermark(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="watermark"):
@@ -153,8 +175,8 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="waterm
     whose deadline is by then follows (P82). Lost: the next one says more.
     """
 
-    spoke_time_us: Micros
-    open_count: int
+    spoke_time_us: Time
+    open_count: Count
 
 
 # --- margin-state -----------------------------------------------------------------------
@@ -167,9 +189,9 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     open, so unrealised P&L = quantity * price - cost.
     """
 
-    asset: Asset
-    qty8: Qty8
-    cost_usd6: Usd6
+    asset: Symbol
+    qty8: SignedQuantity
+    cost_usd6: SignedAmount
 
 
 class StateReported(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="state_reported"):
@@ -180,13 +202,13 @@ class StateReported(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="st
     liquidation fees.
     """
 
-    account: AccountId
-    version: int
-    block_time_us: Micros
-    positions: tuple[Position, ...]
-    realised_usd6: Usd6
-    fees_usd6: Usd6
-    liquidation_fees_usd6: Usd6
+    account: Account
+    version: Count
+    block_time_us: Time
+    positions: Annotated[tuple[Position, ...], Meta(max_length=ENTRIES_MAX)]
+    realised_usd6: SignedAmount
+    fees_usd6: Amount
+    liquidation_fees_usd6: Amount
 
 
 class MarginStatus(StrEnum):
@@ -200,8 +222,8 @@ class MarginStatus(StrEnum):
 class MarginSet(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="margin_set"):
     """What the account may do from now on. Hub to spoke. The highest version wins."""
 
-    account: AccountId
-    margin_version: int
+    account: Account
+    margin_version: Count
     status: MarginStatus
 
 
@@ -217,15 +239,15 @@ class LiquidationOrdered(
     Repeated: nothing more happens (P78). `price_limit_usd6` of 0 means none.
     """
 
-    liq_id: LiquidationId
-    account: AccountId
-    asset: Asset
-    target_qty8: Qty8
-    max_qty8: Qty8
-    state_version: int
-    price_limit_usd6: Usd6
-    deadline_us: Micros
-    margin_version: int
+    liq_id: LiquidationKey
+    account: Account
+    asset: Symbol
+    target_qty8: Quantity
+    max_qty8: Quantity
+    state_version: Count
+    price_limit_usd6: Amount
+    deadline_us: Time
+    margin_version: Count
 
 
 class LiquidationFilled(
@@ -233,10 +255,10 @@ class LiquidationFilled(
 ):
     """So much of the command has been executed in all. Spoke to hub. Cumulative (P77)."""
 
-    liq_id: LiquidationId
-    filled_qty8: Qty8
-    proceeds_usd6: Usd6
-    block_time_us: Micros
+    liq_id: LiquidationKey
+    filled_qty8: Quantity
+    proceeds_usd6: SignedAmount
+    block_time_us: Time
 
 
 class LiquidationEnd(StrEnum):
@@ -257,10 +279,10 @@ class LiquidationDone(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="
     `state_version` is the account's report that first contains the outcome.
     """
 
-    liq_id: LiquidationId
-    filled_qty8: Qty8
-    position_after_qty8: Qty8
-    state_version: int
+    liq_id: LiquidationKey
+    filled_qty8: Quantity
+    position_after_qty8: SignedQuantity
+    state_version: Count
     reason: LiquidationEnd
 
 
@@ -269,7 +291,7 @@ class LiquidationAcknowledged(
 ):
     """The spoke may forget the ended command. Hub to spoke."""
 
-    liq_id: LiquidationId
+    liq_id: LiquidationKey
 
 
 # --- price, order -----------------------------------------------------------------------
@@ -278,9 +300,9 @@ class LiquidationAcknowledged(
 class PricePublished(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="price_published"):
     """An oracle print. Feed to hub. The latest `observed_us` wins; a lost one is outdated soon."""
 
-    asset: Asset
-    price_usd6: Usd6
-    observed_us: Micros
+    asset: Symbol
+    price_usd6: Amount
+    observed_us: Time
 
 
 class MarketMoved(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="market_moved"):
@@ -289,8 +311,8 @@ class MarketMoved(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="mark
     `depth_ppm` scales every venue's depth: 1,000,000 is normal.
     """
 
-    prices_usd6: tuple[Usd6, ...]
-    depth_ppm: Ppm
+    prices_usd6: Annotated[tuple[Amount, ...], Meta(max_length=ENTRIES_MAX)]
+    depth_ppm: Ratio
 
 
 class OrderPlaced(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="order_placed"):
@@ -300,11 +322,11 @@ class OrderPlaced(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="orde
     whatever position there is and cuts or closes it.
     """
 
-    order_id: int
-    account: AccountId
-    asset: Asset
-    qty8: Qty8
-    close_ppm: Ppm
+    order_id: Count
+    account: Account
+    asset: Symbol
+    qty8: SignedQuantity
+    close_ppm: Ratio
 
 
 # --- control ----------------------------------------------------------------------------
@@ -324,7 +346,7 @@ class HaltReason(StrEnum):
 class SpokeHalted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="spoke_halted"):
     """No new credit and no opening on this spoke until a person resumes it (P66). Hub to spoke."""
 
-    spoke: NodeId
+    spoke: NodeName
     reason: HaltReason
 
 
@@ -335,8 +357,8 @@ class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="ack
 class ResendRequested(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resend_requested"):
     """Frames `first_seq` to `last_seq` are missing (P58). Either way, outside the sequence."""
 
-    first_seq: int
-    last_seq: int
+    first_seq: Count
+    last_seq: Count
 
 
 ReservationMessage: TypeAlias = (

@@ -1,0 +1,1 @@
+"""What an account must hold, given what is known about it and how old that is."""

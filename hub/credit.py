@@ -1,0 +1,237 @@
+"""The reservation channel at the hub: requests, uses, closes, watermarks, and their timers.
+
+Finds what a message is about, lets `hub.reservation` decide, books the outcome. Rule numbers
+are those of docs/protocol.md.
+"""
+
+import heapq
+
+from hub import ledger, reservation
+from hub.reservation import Evidence, Reservation, State
+from hub.state import HubState
+from hub.zone import Zone
+from messaging.effects import Effect, Send
+from messaging.messages import (
+    ClosureAcknowledged,
+    CreditUsed,
+    Family,
+    HaltReason,
+    MarginStatus,
+    RejectReason,
+    ReservationClosed,
+    ReservationRequested,
+    RevocationRequested,
+    SpokeHalted,
+    Watermark,
+)
+from messaging.units import Height, Micros, ReservationId
+
+
+def requested(
+    hub: HubState, zone: Zone, asked: ReservationRequested, now_us: Micros
+) -> list[Effect]:
+    """Answer a request for credit (P29 to P33)."""
+    known = hub.reservations.get(asked.rid)
+    if known is not None:
+        return [Send(zone.name, Family.RESERVATION, reservation.repeat(known, asked))]
+    reason = _refusal(hub, zone, asked, now_us)
+    if reason is not None:
+        rejected = reservation.reject(asked, zone.name, reason)
+        hub.reservations[asked.rid] = rejected
+        return [Send(zone.name, Family.RESERVATION, rejected.answer)]
+
+    granted = reservation.grant(asked, zone.name, heard_us=zone.heard_us)
+    hub.reservations[asked.rid] = granted
+    hub.ledger.post(ledger.reserve(granted.account, granted.amount_usd6))
+    zone.encumbered_usd6 += granted.amount_usd6
+    zone.open[asked.rid] = None
+    _note_expiry(zone, granted)
+    if zone.policy.renewals_max:
+        zone.renew_at.append((Micros(now_us + asked.ttl_us // 2), asked.rid))
+    return [Send(zone.name, Family.RESERVATION, granted.answer)]
+
+
+def _refusal(
+    hub: HubState, zone: Zone, asked: ReservationRequested, now_us: Micros
+) -> RejectReason | None:
+    """Return the first reason that applies, in the order of P41."""
+    if zone.halted is not None:
+        return RejectReason.HALTED
+    if zone.overdue:
+        return RejectReason.SPOKE_OVERDUE
+    place = hub.place_of.get(asked.account)
+    if place is None:
+        return RejectReason.ACCOUNT_UNKNOWN
+    account = hub.accounts[place]
+    if account.status is not MarginStatus.OPEN or account.closed_out:
+        return RejectReason.ACCOUNT_RESTRICTED
+    if not 0 < asked.amount_usd6 <= hub.policy.amount_max_usd6:
+        return RejectReason.AMOUNT_INVALID
+    if not 0 < asked.ttl_us <= hub.policy.ttl_max_us:
+        return RejectReason.TTL_INVALID
+    if zone.exposure_usd6 + asked.amount_usd6 > zone.policy.cap_usd6:
+        return RejectReason.ZONE_CAP
+    if asked.amount_usd6 > hub.free_usd6(account, hub.conditions(now_us)):
+        return RejectReason.FREE_SHORT
+    return None
+
+
+def used(hub: HubState, zone: Zone, report: CreditUsed, height: Height) -> list[Effect]:
+    """Take in how much of a reservation has been used (P34, P35)."""
+    known = _own(hub, zone, report.rid)
+    if known is None:
+        return halt(zone, HaltReason.UNKNOWN_RESERVATION)
+    return _take(hub, zone, known, reservation.use(known, report, height))
+
+
+def closed(hub: HubState, zone: Zone, report: ReservationClosed, height: Height) -> list[Effect]:
+    """Take in a close; what it frees is freed when its block is final (P35, P36)."""
+    known = _own(hub, zone, report.rid)
+    if known is None:
+        return halt(zone, HaltReason.UNKNOWN_RESERVATION)
+    effects = _take(hub, zone, known, reservation.close(known, report, height))
+    zone.closes.append((height, report.rid))
+    return effects
+
+
+def _own(hub: HubState, zone: Zone, rid: ReservationId) -> Reservation | None:
+    """Return a reservation that this spoke may speak about."""
+    known = hub.reservations.get(rid)
+    if known is None or known.spoke != zone.name or known.state is State.REJECTED:
+        return None
+    return known
+
+
+def _take(
+    hub: HubState, zone: Zone, known: Reservation, outcome: Reservation | Evidence
+) -> list[Effect]:
+    """Keep the outcome of a report; against evidence, the larger use is booked (P35)."""
+    if isinstance(outcome, Evidence):
+        _replace(hub, zone, known, outcome.reservation)
+        return halt(zone, outcome.reason)
+    if outcome is not known:
+        _replace(hub, zone, known, outcome)
+    return []
+
+
+def halt(zone: Zone, reason: HaltReason) -> list[Effect]:
+    """Stop trusting a spoke: no grant, no release, until a person resumes it (P65, P66)."""
+    if zone.halted is not None:
+        return []
+    zone.halted = reason
+    return [Send(zone.name, Family.CONTROL, SpokeHalted(spoke=zone.name, reason=reason))]
+
+
+def marked(zone: Zone, mark: Watermark, height: Height) -> None:
+    """Note a watermark; it releases nothing before its block is final (P37)."""
+    zone.marks.append((height, mark.spoke_time_us))
+
+
+def advance(hub: HubState, zone: Zone) -> list[Effect]:
+    """Release what final closes and final watermarks now allow (P36, P37)."""
+    final_height = zone.final_heights[Family.RESERVATION]
+    while zone.marks and zone.marks[0][0] <= final_height:
+        _, mark_us = zone.marks.popleft()
+        zone.final_us = max(zone.final_us, mark_us)
+    effects: list[Effect] = []
+    if zone.halted is not None:
+        return effects
+    while zone.closes and zone.closes[0][0] <= final_height:
+        height, rid = zone.closes.popleft()
+        known = hub.reservations[rid]
+        if known.open:
+            _release(hub, zone, known, f"close at final block {height}")
+        effects.append(Send(zone.name, Family.RESERVATION, ClosureAcknowledged(rid=rid)))
+    while zone.expiries and zone.expiries[0][0] <= zone.final_us:
+        expires_us, rid = heapq.heappop(zone.expiries)
+        known = hub.reservations[rid]
+        # A renewal has pushed a later expiry of its own; only the largest counts.
+        if known.open and known.closed is None and expires_us >= known.expires_max_us:
+            _release(hub, zone, known, f"final watermark at {zone.final_us} us")
+    return effects
+
+
+def _release(hub: HubState, zone: Zone, known: Reservation, evidence: str) -> None:
+    released = reservation.release(known, evidence)
+    _replace(hub, zone, known, released)
+    zone.open.pop(known.rid, None)
+    zone.overdue.pop(known.rid, None)
+    if released.state is State.SETTLED:
+        zone.uncarried.append((released.use_height, known.rid))
+
+
+def carry(hub: HubState, zone: Zone) -> None:
+    """Hand used credit to the positions, once final reports cover its last use (P54)."""
+    final_height = zone.final_heights[Family.MARGIN_STATE]
+    while zone.covers and zone.covers[0] <= final_height:
+        zone.covered = zone.covers.popleft()
+    waiting = len(zone.uncarried)
+    while waiting and zone.halted is None:
+        waiting -= 1
+        height, rid = zone.uncarried.popleft()
+        if height > zone.covered:
+            zone.uncarried.append((height, rid))
+            continue
+        known = hub.reservations[rid]
+        _replace(hub, zone, known, reservation.carry(known))
+
+
+def _replace(hub: HubState, zone: Zone, before: Reservation, after: Reservation) -> None:
+    """Keep a reservation, and book what it encumbers more or less than before."""
+    hub.reservations[after.rid] = after
+    change_usd6 = after.encumbered_usd6 - before.encumbered_usd6
+    if change_usd6:
+        hub.ledger.post(ledger.reserve(after.account, change_usd6))
+        zone.encumbered_usd6 += change_usd6
+
+
+def _note_expiry(zone: Zone, known: Reservation) -> None:
+    heapq.heappush(zone.expiries, (known.expires_max_us, known.rid))
+    overdue_us = Micros(known.expires_max_us + zone.policy.overdue_after_us)
+    heapq.heappush(zone.overdue_at, (overdue_us, known.rid))
+
+
+def tend(hub: HubState, zone: Zone, now_us: Micros) -> list[Effect]:
+    """Do what is due by the hub's own clock: renew, and mark silence; never free (P39)."""
+    effects: list[Effect] = []
+    while zone.renew_at and zone.renew_at[0][0] <= now_us:
+        _, rid = zone.renew_at.popleft()
+        effects += _renew(hub, zone, hub.reservations[rid], now_us)
+    while zone.overdue_at and zone.overdue_at[0][0] <= now_us:
+        _, rid = heapq.heappop(zone.overdue_at)
+        known = hub.reservations[rid]
+        due_us = known.expires_max_us + zone.policy.overdue_after_us
+        if known.state is State.HELD and due_us <= now_us:
+            hub.reservations[rid] = reservation.overdue(known)
+            zone.overdue[rid] = None
+    return effects
+
+
+def _renew(hub: HubState, zone: Zone, known: Reservation, now_us: Micros) -> list[Effect]:
+    account = hub.accounts[hub.place_of[known.account]]
+    wanted = (
+        known.state is State.HELD
+        and known.closed is None
+        and known.used_usd6 < known.amount_usd6
+        and known.grant_version <= zone.policy.renewals_max
+        and account.status is MarginStatus.OPEN
+        and zone.halted is None
+    )
+    if not wanted:
+        return []
+    ttl_us = known.request.ttl_us
+    after, renewed = reservation.renew(known, Micros(zone.heard_us + ttl_us))
+    hub.reservations[known.rid] = after
+    _note_expiry(zone, after)
+    zone.renew_at.append((Micros(now_us + ttl_us // 2), known.rid))
+    return [Send(zone.name, Family.RESERVATION, renewed)]
+
+
+def revoke_all(hub: HubState, account: str) -> list[Effect]:
+    """Ask every spoke for the account's open reservations back; frees nothing by itself."""
+    return [
+        Send(zone.name, Family.RESERVATION, RevocationRequested(rid=rid))
+        for zone in hub.zones
+        for rid in zone.open
+        if hub.reservations[rid].account == account and hub.reservations[rid].closed is None
+    ]

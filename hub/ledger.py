@@ -1,0 +1,120 @@
+"""Double-entry books in whole millionths of a dollar.
+
+Every posting adds up to zero, so every balance does (rule L1 of docs/margin.md). What the hub
+owns is negative (`vault`, `deficit`), what it owes is positive. A trader's cash is
+`available + reserved`: reserving credit moves it from one to the other, settling moves it
+between traders and the rest.
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from messaging.units import AccountId, NodeId, Usd6
+
+Posting: TypeAlias = Sequence[tuple[str, int]]  # (book, change in usd6) pairs that add up to zero
+
+VAULT = "vault"  # collateral the hub holds, negative
+FEES = "fees"  # venue fees, and the liquidators' share of liquidation fees
+INSURANCE = "insurance"  # insurance fund
+DEFICIT = "deficit"  # bad debt that the insurance fund could not cover, negative
+
+
+def available(account: AccountId) -> str:
+    """Name the book of a trader's cash that no reservation holds."""
+    return "available/" + account
+
+
+def reserved(account: AccountId) -> str:
+    """Name the book of a trader's cash that reservations hold."""
+    return "reserved/" + account
+
+
+def clearing(spoke: NodeId) -> str:
+    """Name the book of what the other side of a spoke's trades has won; negative if lost."""
+    return "clearing/" + spoke
+
+
+class Ledger:
+    """All balances, in usd6.
+
+    Attributes:
+        balances: book -> balance; their sum is zero.
+        postings: how many postings have been made.
+        bad_debt_usd6: all shortfalls of closed accounts so far (rule L4).
+        insurance_used_usd6: the part of it that the insurance fund has paid.
+    """
+
+    __slots__ = ("bad_debt_usd6", "balances", "insurance_used_usd6", "postings")
+
+    def __init__(self) -> None:
+        self.balances: dict[str, int] = {VAULT: 0, FEES: 0, INSURANCE: 0, DEFICIT: 0}
+        self.postings = 0
+        self.bad_debt_usd6 = 0
+        self.insurance_used_usd6 = 0
+
+    def post(self, posting: Posting) -> None:
+        """Book a posting. One that does not add up to zero is our own mistake."""
+        total_usd6 = 0
+        balances = self.balances
+        for book, change_usd6 in posting:
+            balances[book] = balances.get(book, 0) + change_usd6
+            total_usd6 += change_usd6
+        assert total_usd6 == 0, f"posting {posting} adds up to {total_usd6}, not to 0"
+        self.postings += 1
+
+    def available_usd6(self, account: AccountId) -> int:
+        """Return a trader's cash that no reservation holds; negative after losses."""
+        return self.balances[available(account)]
+
+    def reserved_usd6(self, account: AccountId) -> int:
+        """Return a trader's cash that reservations hold."""
+        return self.balances[reserved(account)]
+
+    def cash_usd6(self, account: AccountId) -> int:
+        """Return a trader's collateral, settled P&L and fees included."""
+        return self.balances[available(account)] + self.balances[reserved(account)]
+
+
+def deposit(account: AccountId, amount_usd6: int) -> Posting:
+    """Collateral comes in."""
+    return ((VAULT, -amount_usd6), (available(account), amount_usd6))
+
+
+def endow(amount_usd6: int) -> Posting:
+    """Money for the insurance fund comes in."""
+    return ((VAULT, -amount_usd6), (INSURANCE, amount_usd6))
+
+
+def reserve(account: AccountId, amount_usd6: int) -> Posting:
+    """Set cash aside (P30); a negative amount lets it go (P36)."""
+    return ((available(account), -amount_usd6), (reserved(account), amount_usd6))
+
+
+def settle(
+    account: AccountId,
+    spoke: NodeId,
+    *,
+    realised_usd6: int,
+    fees_usd6: int,
+    liquidation_fees_usd6: int,
+    insurance_share_ppm: int,
+) -> Posting:
+    """Book what a final report added to a trader's sums (rule L3)."""
+    insured_usd6 = liquidation_fees_usd6 * insurance_share_ppm // 1_000_000
+    return (
+        (available(account), realised_usd6 - fees_usd6 - liquidation_fees_usd6),
+        (clearing(spoke), -realised_usd6),
+        (FEES, fees_usd6 + liquidation_fees_usd6 - insured_usd6),
+        (INSURANCE, insured_usd6),
+    )
+
+
+def write_off(account: AccountId, shortfall_usd6: Usd6, insurance_usd6: int) -> Posting:
+    """Bring a closed account back to zero: the insurance fund first, then deficit (rule L4)."""
+    assert shortfall_usd6 > 0
+    paid_usd6 = min(shortfall_usd6, max(0, insurance_usd6))
+    return (
+        (available(account), shortfall_usd6),
+        (INSURANCE, -paid_usd6),
+        (DEFICIT, paid_usd6 - shortfall_usd6),
+    )

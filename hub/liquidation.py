@@ -1,0 +1,139 @@
+"""How much to close, where; and what an ended account costs. Pure functions.
+
+Rules L5 to L8 of docs/margin.md for sizes, P75 to P83 of docs/protocol.md for commands.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from hub.account import Account
+from hub.margin.requirement import Assessment
+from messaging.messages import LiquidationDone, StateReported
+from messaging.units import Asset, Micros, Ppm, Qty8, Usd6, ratio_up
+
+
+class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How the hub liquidates.
+
+    Attributes:
+        call_ppm: margin call when equity < maintenance * this.
+        restore_ppm: the call ends when equity >= maintenance * this.
+        target_extra_ppm: a partial close aims at maintenance + this share of notional.
+        cost_ppm: expected cost of closing, fee and slippage, as a share of what is closed.
+        dust_usd6: a remaining notional below this is closed as well.
+        command_ttl_us: deadline of a command, after the newest spoke time heard.
+        insurance_share_ppm: share of the liquidation fee that the insurance fund gets.
+        commands_max: commands under way on one position before the next closes it whole.
+    """
+
+    call_ppm: Ppm
+    restore_ppm: Ppm
+    target_extra_ppm: Ppm
+    cost_ppm: Ppm
+    dust_usd6: Usd6
+    command_ttl_us: Micros
+    insurance_share_ppm: Ppm
+    commands_max: int = 8
+
+
+class Reduction(msgspec.Struct, frozen=True):
+    """Bring one position down to at most `target_qty8`."""
+
+    spoke: int
+    asset: int
+    size_qty8: Qty8  # what it is now, commands under way counted
+    target_qty8: Qty8
+    state_version: int
+
+
+def keep_share(
+    policy: LiquidationPolicy, standing: Assessment, cost_pending_usd6: int
+) -> tuple[int, int]:
+    """Return the share of notional that may stay, as a fraction (numerator, denominator).
+
+    Closing the share phi restores the target margin exactly (rule L5):
+
+        phi = (M + b*N - E) / (M + b*N - f*N)        what stays is 1 - phi
+
+    M maintenance, b `target_extra`, N gross notional, E equity [usd6], f `cost`. Nothing stays
+    if E <= f*N: what is left would not pay for a second try.
+    """
+    equity_usd6 = standing.equity_usd6 - cost_pending_usd6
+    cost_usd6 = ratio_up(standing.notional_usd6, policy.cost_ppm)
+    aim_usd6 = standing.maintenance_usd6 + ratio_up(standing.notional_usd6, policy.target_extra_ppm)
+    assert aim_usd6 > cost_usd6, "checked when the scenario was read: target margin > cost"
+    return min(max(0, equity_usd6 - cost_usd6), aim_usd6 - cost_usd6), aim_usd6 - cost_usd6
+
+
+def plan(
+    policy: LiquidationPolicy,
+    account: Account,
+    standing: Assessment,
+    places: Mapping[Asset, int],
+    cost_pending_usd6: int,
+) -> list[Reduction]:
+    """Return reductions that bring the account back to its target margin (rules L5, L7).
+
+    Every position gives the same share; commands under way count as executed, so that nothing
+    is closed twice. Empty if they are enough.
+    """
+    stays, of = keep_share(policy, standing, cost_pending_usd6)
+    if stays == of:
+        return []
+    if standing.notional_usd6 * stays // of < policy.dust_usd6:
+        stays = 0
+    bounds = account.bounds()
+    reductions = []
+    for spoke, view in enumerate(account.views):
+        for position in view.latest.positions:
+            asset = places[position.asset]
+            size_qty8 = Qty8(abs(position.qty8))
+            size_qty8 = min(size_qty8, bounds.get((spoke, asset), size_qty8))
+            pending = sum(c.spoke == spoke and c.asset == asset for c in account.commands)
+            share = 0 if pending >= policy.commands_max - 1 else stays
+            target_qty8 = Qty8(size_qty8 * share // of)
+            if target_qty8 < size_qty8:
+                reductions.append(
+                    Reduction(spoke, asset, size_qty8, target_qty8, view.latest.version)
+                )
+    return reductions
+
+
+def end(account: Account, done: LiquidationDone) -> Account:
+    """Note the spoke's last word on a command (P83); a repeat changes nothing."""
+    commands = tuple(
+        msgspec.structs.replace(command, done=done)
+        if command.ordered.liq_id == done.liq_id and command.done is None
+        else command
+        for command in account.commands
+    )
+    return sweep(msgspec.structs.replace(account, commands=commands))
+
+
+def sweep(account: Account) -> Account:
+    """Drop commands that are over: ended, and their outcome reported (rule L8).
+
+    Reports and last words travel on two channels, which have no order between them (P9).
+    """
+    left = tuple(
+        command
+        for command in account.commands
+        if command.done is None
+        or account.views[command.spoke].latest.version < command.done.state_version
+    )
+    if len(left) == len(account.commands):
+        return account
+    return msgspec.structs.replace(account, commands=left)
+
+
+def added(settled: StateReported, before: StateReported, cash_usd6: int) -> tuple[int, int, int]:
+    """Return what a final report adds: realised P&L, fees, liquidation fee [usd6] (rule L3).
+
+    A liquidation fee is waived as far as it would leave the account with less than nothing.
+    """
+    realised_usd6 = settled.realised_usd6 - before.realised_usd6
+    fees_usd6 = settled.fees_usd6 - before.fees_usd6
+    asked_usd6 = settled.liquidation_fees_usd6 - before.liquidation_fees_usd6
+    left_usd6 = max(0, cash_usd6 + realised_usd6 - fees_usd6)
+    return realised_usd6, fees_usd6, min(asked_usd6, left_usd6)

@@ -1,0 +1,103 @@
+"""The hub as a node: which decision does an event need?"""
+
+from collections.abc import Sequence
+
+from hub import credit, positions, watch
+from hub.oracle import take
+from hub.state import HubPolicy, HubState
+from hub.zone import Zone
+from messaging.effects import Effect, SetTimer
+from messaging.envelope import Envelope
+from messaging.messages import (
+    CreditUsed,
+    Family,
+    HaltReason,
+    LiquidationDone,
+    LiquidationFilled,
+    PricePublished,
+    ReservationClosed,
+    ReservationRequested,
+    StateReported,
+    Watermark,
+)
+from messaging.node import Event, TimerFired
+from messaging.units import AccountId, Micros, Usd6
+
+BLOCK = "block"
+
+
+class Hub:
+    """Holds the collateral, reserves credit, watches margins, liquidates."""
+
+    def __init__(self, policy: HubPolicy, deposits: Sequence[tuple[AccountId, Usd6]]) -> None:
+        """Open an account for each (id, collateral)."""
+        self.name = policy.name
+        self.state = HubState(policy, deposits)
+        self._block_us = policy.block_us
+
+    def start(self) -> Sequence[Effect]:
+        """See `messaging.node.Node.start`."""
+        return (SetTimer(BLOCK, self._block_us),)
+
+    def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
+        """See `messaging.node.Node.handle`."""
+        hub = self.state
+        if type(event) is TimerFired:
+            assert event.name == BLOCK
+            effects: list[Effect] = [SetTimer(BLOCK, Micros(now_us + self._block_us))]
+            for zone in hub.zones:
+                effects += credit.tend(hub, zone, now_us)
+            effects += watch.look(hub, now_us)
+            return effects
+
+        assert isinstance(event, Envelope)
+        message = event.message
+        if type(message) is PricePublished:
+            place = hub.places[message.asset]
+            hub.prints[place] = take(hub.prints[place], message, now_us)
+            return ()
+        zone = hub.zone_of[event.sender]
+        effects = self._decide(zone, event, now_us)
+        return effects + self._advance(zone, event)
+
+    def _decide(self, zone: Zone, event: Envelope, now_us: Micros) -> list[Effect]:
+        """Let the room that the message is for decide."""
+        hub, height = self.state, event.height
+        match event.message:
+            case StateReported() as state:
+                return positions.reported(hub, zone, state, height)
+            case ReservationRequested() as asked:
+                return credit.requested(hub, zone, asked, now_us)
+            case CreditUsed() as report:
+                return credit.used(hub, zone, report, height)
+            case ReservationClosed() as report:
+                return credit.closed(hub, zone, report, height)
+            case LiquidationFilled() as fill:
+                return positions.filled(hub, zone, fill)
+            case LiquidationDone() as ended:
+                return positions.done(hub, zone, ended)
+            case Watermark() as mark:
+                return self._marked(zone, event, mark)
+        raise AssertionError(f"{event!r} is not for {self.name}")
+
+    def _marked(self, zone: Zone, event: Envelope, mark: Watermark) -> list[Effect]:
+        """Note a watermark for what its channel claims; time on a chain never falls (P64)."""
+        if mark.spoke_time_us < zone.last_time_us.get(event.family, 0):
+            return credit.halt(zone, HaltReason.TIME_REGRESSED)
+        zone.last_time_us[event.family] = mark.spoke_time_us
+        zone.heard_us = max(zone.heard_us, mark.spoke_time_us)
+        if event.family is Family.RESERVATION:
+            credit.marked(zone, mark, event.height)
+        elif event.family is Family.MARGIN_STATE:
+            positions.covered(zone, mark, event.height)
+        return []
+
+    def _advance(self, zone: Zone, event: Envelope) -> list[Effect]:
+        """Do what the channel's newest final block allows (P52)."""
+        family = event.family
+        zone.final_heights[family] = max(zone.final_heights[family], event.final_height)
+        if family is Family.RESERVATION:
+            return credit.advance(self.state, zone)
+        if family is Family.MARGIN_STATE:
+            positions.advance(self.state, zone)
+        return []

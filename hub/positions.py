@@ -1,0 +1,124 @@
+"""The margin-state and liquidation channels at the hub: reports, settlement, ended commands."""
+
+import msgspec
+
+from hub import credit, ledger, liquidation
+from hub.account import Account, SpokeView, finalise, report, see
+from hub.state import HubState
+from hub.zone import Zone
+from messaging.effects import Effect, Send
+from messaging.messages import (
+    Family,
+    HaltReason,
+    LiquidationAcknowledged,
+    LiquidationDone,
+    LiquidationFilled,
+    MarginStatus,
+    StateReported,
+    Watermark,
+)
+from messaging.units import Height, Usd6, ratio_up
+
+
+def reported(hub: HubState, zone: Zone, state: StateReported, height: Height) -> list[Effect]:
+    """Take in a report; it counts at once, and is settled once final (P53)."""
+    place = hub.place_of.get(state.account)
+    if place is None or any(position.asset not in hub.places for position in state.positions):
+        return credit.halt(zone, HaltReason.BROKEN_CLAIM)
+    account = hub.accounts[place]
+    before = account.views[zone.place]
+    view = report(before, state, height)
+    if view is before:
+        return []
+    zone.carried_usd6 += _carried_usd6(hub, view) - _carried_usd6(hub, before)
+    zone.waiting.append((height, place))
+    hub.keep(liquidation.sweep(see(account, zone.place, view)))
+    return []
+
+
+def _carried_usd6(hub: HubState, view: SpokeView) -> int:
+    """Return the initial margin at age zero of what is reported, at cost (for the zone cap)."""
+    assets = hub.policy.margin.assets
+    return sum(
+        ratio_up(abs(position.cost_usd6), assets[hub.places[position.asset]].initial_margin_ppm)
+        for position in view.latest.positions
+    )
+
+
+def covered(zone: Zone, mark: Watermark, height: Height) -> None:
+    """Note that every change up to `height` has been reported; it is the spoke's age too."""
+    zone.covers.append(height)
+    zone.state_us = max(zone.state_us, mark.spoke_time_us)
+
+
+def advance(hub: HubState, zone: Zone) -> None:
+    """Settle what has become final, then let positions carry used credit (P52 to P54)."""
+    final_height = zone.final_heights[Family.MARGIN_STATE]
+    while zone.waiting and zone.waiting[0][0] <= final_height:
+        _, place = zone.waiting.popleft()
+        account = hub.accounts[place]
+        before = account.views[zone.place]
+        view = finalise(before, final_height)
+        if view is not before:
+            _settle(hub, zone, account, before, view)
+    credit.carry(hub, zone)
+
+
+def _settle(
+    hub: HubState, zone: Zone, account: Account, before: SpokeView, view: SpokeView
+) -> None:
+    """Book what the newly final report adds, and close the account out if that ends it."""
+    cash_usd6 = hub.ledger.cash_usd6(account.id)
+    realised, fees, liquidation_fees = liquidation.added(view.settled, before.settled, cash_usd6)
+    if realised or fees or liquidation_fees:
+        posting = ledger.settle(
+            account.id,
+            zone.name,
+            realised_usd6=realised,
+            fees_usd6=fees,
+            liquidation_fees_usd6=liquidation_fees,
+            insurance_share_ppm=hub.policy.liquidation.insurance_share_ppm,
+        )
+        hub.ledger.post(posting)
+    hub.keep(close_out(hub, see(account, zone.place, view)))
+    hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))
+
+
+def close_out(hub: HubState, account: Account) -> Account:
+    """Write a shortfall off once nothing can change it any more (rule L4).
+
+    That is: frozen, no command under way, every report final and without positions.
+    """
+    if account.status is not MarginStatus.FROZEN or account.commands or not account.flat:
+        return account
+    shortfall_usd6 = -hub.ledger.cash_usd6(account.id)
+    if shortfall_usd6 <= 0:
+        return account
+    insurance_usd6 = hub.ledger.balances[ledger.INSURANCE]
+    hub.ledger.post(ledger.write_off(account.id, Usd6(shortfall_usd6), insurance_usd6))
+    hub.ledger.bad_debt_usd6 += shortfall_usd6
+    hub.ledger.insurance_used_usd6 += min(shortfall_usd6, max(0, insurance_usd6))
+    return msgspec.structs.replace(account, closed_out=True)
+
+
+def filled(hub: HubState, zone: Zone, fill: LiquidationFilled) -> list[Effect]:
+    """Check a fill against its command (P77); positions follow the report, not the fill."""
+    place = zone.commands.get(fill.liq_id)
+    if place is None:
+        return []
+    for command in hub.accounts[place].commands:
+        if command.ordered.liq_id == fill.liq_id and fill.filled_qty8 > command.ordered.max_qty8:
+            return credit.halt(zone, HaltReason.FILLED_TOO_MUCH)
+    return []
+
+
+def done(hub: HubState, zone: Zone, ended: LiquidationDone) -> list[Effect]:
+    """Note a command's end and let the spoke forget it (P83)."""
+    place = zone.commands.pop(ended.liq_id, None)
+    if place is not None:
+        account = liquidation.end(hub.accounts[place], ended)
+        hub.keep(close_out(hub, account))
+        hub.book.set_cash(place, hub.ledger.cash_usd6(account.id))
+    return [
+        Send(zone.name, Family.LIQUIDATION, LiquidationAcknowledged(liq_id=ended.liq_id)),
+    ]

@@ -1,0 +1,138 @@
+"""Everything the hub knows; the only mutable state there is."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+
+from hub.account import Account, SpokeView, nothing
+from hub.ledger import Ledger, available, clearing, deposit, endow, reserved
+from hub.liquidation import LiquidationPolicy
+from hub.margin.book import Book
+from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
+from hub.oracle import Print
+from hub.reservation import Reservation
+from hub.zone import Zone, ZonePolicy
+from messaging.units import AccountId, LiquidationId, Micros, NodeId, Ppm, ReservationId, Usd6
+
+
+class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """The hub's knobs.
+
+    Attributes:
+        name: the hub's node id.
+        block_us: how often the hub looks at all accounts.
+        margin, liquidation: how it margins and liquidates.
+        zones: one for each spoke, in the scenario's order.
+        clock_skew_us: bound on how far a spoke's clock may be ahead (rule M4).
+        amount_max_usd6, ttl_max_us: largest reservation accepted.
+        insurance_usd6: what the insurance fund starts with.
+    """
+
+    name: NodeId
+    block_us: Micros
+    margin: MarginPolicy
+    liquidation: LiquidationPolicy
+    zones: tuple[ZonePolicy, ...]
+    clock_skew_us: Micros
+    amount_max_usd6: Usd6
+    ttl_max_us: Micros
+    insurance_usd6: Usd6
+
+
+class HubState:
+    """Accounts, reservations, zones, prices, and the ledger behind them."""
+
+    def __init__(self, policy: HubPolicy, deposits: Sequence[tuple[AccountId, Usd6]]) -> None:
+        """Open an account for each (id, collateral) of `deposits`."""
+        self.policy = policy
+        self.places = policy.margin.index()
+        self.zones = [Zone(zone, place) for place, zone in enumerate(policy.zones)]
+        self.zone_of = {zone.name: zone for zone in self.zones}
+        self.prints = [Print() for _ in policy.margin.assets]
+        self.reservations: dict[ReservationId, Reservation] = {}
+        self.ledger = Ledger()
+        self.ledger.post(endow(policy.insurance_usd6))
+        for zone in self.zones:
+            self.ledger.balances[clearing(zone.name)] = 0
+        self.accounts: list[Account] = []
+        self.place_of: dict[AccountId, int] = {}
+        self.book = Book(policy.margin, self.places, len(self.zones), len(deposits))
+        self.ids_made = 0
+        for place, (name, collateral_usd6) in enumerate(deposits):
+            assert name not in self.place_of, f"account {name} twice"
+            view = SpokeView(nothing(name), nothing(name))
+            self.place_of[name] = place
+            self.accounts.append(Account(id=name, place=place, views=(view,) * len(self.zones)))
+            self.ledger.balances[available(name)] = 0
+            self.ledger.balances[reserved(name)] = 0
+            self.ledger.post(deposit(name, collateral_usd6))
+            self.book.set_cash(place, collateral_usd6)
+
+    def keep(self, account: Account) -> None:
+        """Replace an account, and what the book holds of it."""
+        place, before = account.place, self.accounts[account.place]
+        self.accounts[place] = account
+        bounds = account.bounds() if account.commands else {}
+        rebound = account.commands is not before.commands
+        for spoke, view in enumerate(account.views):
+            if rebound or view is not before.views[spoke]:
+                report = Reported(view.latest, view.settled)
+                self.book.set_report(place, spoke, report, bounds)
+        if account.status is not before.status or account.closed_out:
+            self.book.set_code(place, account.status, account.closed_out)
+
+    def conditions(self, now_us: Micros) -> Conditions:
+        """Return what is known now and how old it is (rules M2, M4)."""
+        policy = self.policy
+        age_max_us = policy.margin.gain_age_max_s * 1e6
+        price_ages_s = [(now_us - known.observed_us) / 1e6 for known in self.prints]
+        tau_s, gain_share = [], []
+        for zone in self.zones:
+            age_us = max(0, now_us - zone.state_us) + policy.clock_skew_us
+            known_s = (age_us + zone.policy.command_us) / 1e6
+            tau_s.append(tuple(price_age_s + known_s for price_age_s in price_ages_s))
+            gain_share.append(Ppm(max(0, int(1e6 - age_us * 1e6 / age_max_us))))
+        return Conditions(
+            prices_usd6=tuple(known.price_usd6 for known in self.prints),
+            tau_s=tuple(tau_s),
+            gain_share_ppm=tuple(gain_share),
+        )
+
+    def assess_latest(self, account: Account, conditions: Conditions) -> Assessment:
+        """Return an account's standing by the newest reports, commands under way counted (L7)."""
+        reports = [Reported(view.latest, view.settled) for view in account.views]
+        cash_usd6 = self.ledger.cash_usd6(account.id)
+        return assess(
+            self.policy.margin, self.places, conditions, cash_usd6, reports, account.bounds()
+        )
+
+    def free_usd6(self, account: Account, conditions: Conditions) -> int:
+        """Return the credit the account may still reserve (rule M6); may be negative.
+
+            free = min(cash, equity - IM) - reserved
+
+        equity and IM each the worse of two views: final reports, and newest reports (P54).
+        """
+        cash_usd6 = self.ledger.cash_usd6(account.id)
+        latest = [Reported(view.latest, view.settled) for view in account.views]
+        settled = [Reported(view.settled, view.settled) for view in account.views]
+        both = (latest, settled) if any(view.waiting for view in account.views) else (latest,)
+        standings = [
+            assess(self.policy.margin, self.places, conditions, cash_usd6, reports)
+            for reports in both
+        ]
+        equity_usd6 = min(standing.equity_usd6 for standing in standings)
+        initial_usd6 = max(standing.initial_usd6 for standing in standings)
+        capacity_usd6 = min(cash_usd6, equity_usd6 - initial_usd6)
+        return capacity_usd6 - self.ledger.reserved_usd6(account.id)
+
+    def next_liquidation_id(self) -> LiquidationId:
+        """Return an id that has never been used (section 6 of the rules)."""
+        self.ids_made += 1
+        return new_id(self.policy.name, self.ids_made)
+
+
+def new_id(node: NodeId, number: int) -> LiquidationId:
+    """Return 16 bytes that no other node and number give."""
+    return LiquidationId(sha256(f"{node}/{number}".encode()).digest()[:16])

@@ -1,0 +1,118 @@
+"""The hub's look at all accounts, once a block: call, liquidate, restore.
+
+The book proposes, `assess` decides. Rules L5 to L7 of docs/margin.md.
+"""
+
+import msgspec
+
+from hub import credit, liquidation
+from hub.account import Account, Command
+from hub.liquidation import Reduction
+from hub.margin.requirement import Assessment
+from hub.state import HubState
+from messaging.effects import Effect, Send
+from messaging.messages import Family, LiquidationOrdered, MarginSet, MarginStatus
+from messaging.units import Micros, Qty8, Usd6, ratio_up, value_up
+
+
+def look(hub: HubState, now_us: Micros) -> list[Effect]:
+    """Return what the accounts' standings at this instant call for."""
+    conditions = hub.conditions(now_us)
+    if not all(conditions.prices_usd6):
+        return []  # no account can have positions before the first prices
+    policy = hub.policy.liquidation
+    places, _, _ = hub.book.proposed(
+        conditions, call_ppm=policy.call_ppm, restore_ppm=policy.restore_ppm
+    )
+    effects: list[Effect] = []
+    for place in places:
+        account = hub.accounts[place]
+        standing = hub.assess_latest(account, conditions)
+        status = _status(hub, account, standing)
+        if status is not account.status:
+            effects += _set_status(hub, account, status)
+        if status is MarginStatus.FROZEN and standing.equity_usd6 < standing.maintenance_usd6:
+            effects += _liquidate(hub, hub.accounts[place], standing)
+    return effects
+
+
+def _status(hub: HubState, account: Account, standing: Assessment) -> MarginStatus:
+    """Return what the account may do, given its standing (rule L6)."""
+    policy = hub.policy.liquidation
+    equity_usd6, maintenance_usd6 = standing.equity_usd6, standing.maintenance_usd6
+    if equity_usd6 < maintenance_usd6:
+        return MarginStatus.FROZEN
+    if account.commands:
+        return account.status
+    if equity_usd6 >= ratio_up(maintenance_usd6, policy.restore_ppm):
+        # A shortfall without positions waits, frozen, for finality and the write-off.
+        return MarginStatus.OPEN if equity_usd6 >= 0 else account.status
+    if account.status is MarginStatus.OPEN:
+        called = equity_usd6 < ratio_up(maintenance_usd6, policy.call_ppm)
+        return MarginStatus.REDUCE_ONLY if called else MarginStatus.OPEN
+    return account.status
+
+
+def _set_status(hub: HubState, account: Account, status: MarginStatus) -> list[Effect]:
+    """Tell every spoke, and ask for unused credit back where the account is restricted."""
+    after = msgspec.structs.replace(
+        account, status=status, margin_version=account.margin_version + 1
+    )
+    hub.keep(after)
+    told = MarginSet(account=account.id, margin_version=after.margin_version, status=status)
+    effects: list[Effect] = [Send(zone.name, Family.MARGIN_STATE, told) for zone in hub.zones]
+    if account.status is MarginStatus.OPEN:
+        effects += credit.revoke_all(hub, account.id)
+    return effects
+
+
+def _liquidate(hub: HubState, account: Account, standing: Assessment) -> list[Effect]:
+    """Order what is still missing to bring the account back to its target margin."""
+    policy = hub.policy.liquidation
+    pending_usd6 = ratio_up(_pending_notional_usd6(hub, account), policy.cost_ppm)
+    reductions = liquidation.plan(policy, account, standing, hub.places, pending_usd6)
+    effects: list[Effect] = []
+    commands = list(account.commands)
+    for reduction in reductions:
+        command = _command(hub, account, reduction)
+        hub.zones[reduction.spoke].commands[command.ordered.liq_id] = account.place
+        commands.append(command)
+        effects.append(Send(hub.zones[reduction.spoke].name, Family.LIQUIDATION, command.ordered))
+    if effects:
+        hub.keep(
+            msgspec.structs.replace(
+                account,
+                commands=tuple(commands),
+                liquidations=account.liquidations + len(effects),
+            )
+        )
+    return effects
+
+
+def _command(hub: HubState, account: Account, reduction: Reduction) -> Command:
+    zone = hub.zones[reduction.spoke]
+    ordered = LiquidationOrdered(
+        liq_id=hub.next_liquidation_id(),
+        account=account.id,
+        asset=hub.policy.margin.assets[reduction.asset].asset,
+        target_qty8=reduction.target_qty8,
+        max_qty8=Qty8(reduction.size_qty8 - reduction.target_qty8),
+        state_version=reduction.state_version,
+        price_limit_usd6=Usd6(0),
+        deadline_us=Micros(zone.heard_us + hub.policy.liquidation.command_ttl_us),
+        margin_version=account.margin_version,
+    )
+    return Command(ordered=ordered, spoke=reduction.spoke, asset=reduction.asset)
+
+
+def _pending_notional_usd6(hub: HubState, account: Account) -> int:
+    """Return the notional that commands under way will still close."""
+    bounds = account.bounds()
+    pending_usd6 = 0
+    for spoke, view in enumerate(account.views):
+        for position in view.latest.positions:
+            asset = hub.places[position.asset]
+            size_qty8 = abs(position.qty8)
+            left_qty8 = size_qty8 - min(size_qty8, bounds.get((spoke, asset), size_qty8))
+            pending_usd6 += value_up(left_qty8, hub.prints[asset].price_usd6)
+    return pending_usd6

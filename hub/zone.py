@@ -1,0 +1,86 @@
+"""One spoke as the hub sees it: how exposed, how far heard, how far final, whether trusted."""
+
+from collections import deque
+
+import msgspec
+
+from messaging.messages import Family, HaltReason
+from messaging.units import Height, LiquidationId, Micros, NodeId, ReservationId, Usd6
+
+
+class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hub assumes of one spoke.
+
+    Attributes:
+        name: the spoke.
+        cap_usd6: most that may be reserved or carried by positions there at once (P2).
+        command_us: 99th percentile of the delay from command to execution (rule M4).
+        overdue_after_us: hub time after a grant's expiry at which silence is overdue (P39).
+        renewals_max: how often a reservation is renewed.
+    """
+
+    name: NodeId
+    cap_usd6: Usd6
+    command_us: Micros
+    overdue_after_us: Micros
+    renewals_max: int
+
+
+class Zone:
+    """The hub's running view of one spoke.
+
+    Attributes:
+        policy: what is assumed.
+        place: position in the scenario's order of spokes.
+        encumbered_usd6: sum of what reservations there take out of free credit.
+        carried_usd6: initial margin, at age zero, of the positions reported there.
+        heard_us: newest chain time heard.
+        state_us: chain time up to which every change of state has been reported.
+        final_heights: per family, the newest final block heard in order (P52).
+        marks: watermarks of `reservation` whose block is not final yet: (height, chain time).
+        final_us: largest chain time of a final watermark of `reservation` (P37).
+        covers: heights of `margin-state` watermarks that are not final yet.
+        covered: largest height up to which final reports are complete (P54).
+        open: reservations HELD or OVERDUE, oldest first.
+        expiries: (expiry, id) of grants and renewals, a heap.
+        closes: (height, id) of closes that are not final yet.
+        uncarried: (height of last use, id) of settled reservations, in order of release.
+        overdue_at: (hub time, id), a heap; overdue: those that are.
+        renew_at: (hub time, id), oldest first.
+        waiting: (height, account place) of reports that are not final yet.
+        commands: live liquidation commands there -> place of the account.
+        last_time_us: per family, the chain time of the last watermark.
+        halted: why the spoke is not trusted any more, if so (P65, P66).
+    """
+
+    def __init__(self, policy: ZonePolicy, place: int) -> None:
+        self.policy = policy
+        self.name = policy.name
+        self.place = place
+        self.encumbered_usd6 = 0
+        self.carried_usd6 = 0
+        self.heard_us = Micros(0)
+        self.state_us = Micros(0)
+        self.final_heights: dict[Family, Height] = dict.fromkeys(
+            (Family.MARGIN_STATE, Family.RESERVATION, Family.LIQUIDATION), Height(0)
+        )
+        self.marks: deque[tuple[Height, Micros]] = deque()
+        self.final_us = Micros(-1)
+        self.covers: deque[Height] = deque()
+        self.covered = Height(-1)
+        self.open: dict[ReservationId, None] = {}
+        self.expiries: list[tuple[Micros, ReservationId]] = []
+        self.closes: deque[tuple[Height, ReservationId]] = deque()
+        self.uncarried: deque[tuple[Height, ReservationId]] = deque()
+        self.overdue_at: list[tuple[Micros, ReservationId]] = []
+        self.overdue: dict[ReservationId, None] = {}
+        self.renew_at: deque[tuple[Micros, ReservationId]] = deque()
+        self.waiting: deque[tuple[Height, int]] = deque()
+        self.commands: dict[LiquidationId, int] = {}
+        self.last_time_us: dict[Family, Micros] = {}
+        self.halted: HaltReason | None = None
+
+    @property
+    def exposure_usd6(self) -> int:
+        """Return what the zone cap is compared with (P2)."""
+        return self.encumbered_usd6 + self.carried_usd6

@@ -1,0 +1,181 @@
+"""Links between nodes: late, lost, repeated, reordered, cut off.
+
+Every draw depends only on (seed, channel, message number), so a link that loses more messages
+leaves the delay of every other message as it was. Source: docs/determinism.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from messaging.dice import BLOCK, Dice
+from messaging.envelope import Envelope
+from messaging.latency import Constant, Latency
+from messaging.units import Micros, NodeId, Ppm
+
+LinkKey: TypeAlias = tuple[NodeId, NodeId]  # from, to
+CERTAIN = 1_000_000
+
+
+class WindowKind(StrEnum):
+    """What happens to a message in a window."""
+
+    HOLD = "hold"  # it waits for the end: an outage
+    DROP = "drop"  # it is lost: a partition
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """A span `[from_us, until_us)` in which a link does not work."""
+
+    from_us: Micros
+    until_us: Micros
+    kind: WindowKind
+
+
+class LinkPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a link does to messages.
+
+    Attributes:
+        latency: one-way delay.
+        loss_ppm: share of messages lost.
+        repeat_ppm: share of messages that arrive twice, the second with a delay of its own.
+        reorder_ppm: share of messages held back by one more delay.
+        in_order: no message arrives before one sent earlier on the same channel.
+        windows: when the link is cut off.
+    """
+
+    latency: Latency
+    loss_ppm: Ppm = Ppm(0)
+    repeat_ppm: Ppm = Ppm(0)
+    reorder_ppm: Ppm = Ppm(0)
+    in_order: bool = False
+    windows: tuple[Window, ...] = ()
+
+
+class Network:
+    """All links of a run."""
+
+    def __init__(self, seed: int, links: Mapping[LinkKey, LinkPolicy]) -> None:
+        self._seed = seed
+        self._links = links
+        self._lanes: dict[tuple[NodeId, NodeId, str], _Lane] = {}
+
+    def arrivals(self, envelope: Envelope, now_us: Micros) -> Sequence[Micros]:
+        """Return when copies of a frame arrive: none if it is lost, two if it is repeated."""
+        key = (envelope.sender, envelope.receiver, envelope.family)
+        lane = self._lanes.get(key)
+        if lane is None:
+            policy = self._links[envelope.sender, envelope.receiver]
+            lane = self._lanes[key] = _Lane(self._seed, "/".join(key), policy)
+        return lane.arrivals(envelope.seq, now_us)
+
+
+class _Lane:
+    """One channel over one link."""
+
+    __slots__ = ("_again", "_first", "_first_seq_max", "_latest_us", "_policy", "_same_us")
+
+    def __init__(self, seed: int, name: str, policy: LinkPolicy) -> None:
+        self._policy = policy
+        # A frame's first journey is numbered by its seq; resends and frames outside the
+        # sequence count on their own, for how many there are depends on the delays.
+        self._first = _Journeys(seed, f"{name}/first", policy)
+        self._again = _Journeys(seed, f"{name}/again", policy)
+        self._first_seq_max = 0
+        self._latest_us = 0
+        clean = not (policy.loss_ppm or policy.repeat_ppm or policy.reorder_ppm or policy.windows)
+        fixed = clean and type(policy.latency) is Constant
+        self._same_us = round(policy.latency.value_s * 1e6) if fixed else None  # type: ignore[union-attr]
+
+    def arrivals(self, seq: int, now_us: Micros) -> Sequence[Micros]:
+        if self._same_us is not None:
+            return (Micros(now_us + self._same_us),)
+        if seq > self._first_seq_max:
+            self._first_seq_max = seq
+            delays_us = self._first.delays_us(seq)
+        else:
+            delays_us = self._again.delays_us(None)
+        policy = self._policy
+        if not policy.windows and not policy.in_order:
+            return [Micros(now_us + delay_us) for delay_us in delays_us]
+        return self._through_windows(now_us, delays_us)
+
+    def _through_windows(self, now_us: Micros, delays_us: Sequence[int]) -> list[Micros]:
+        arrivals: list[Micros] = []
+        for delay_us in delays_us:
+            leaves_us = self._held(now_us)
+            if leaves_us is None:
+                continue
+            at_us = self._held(Micros(leaves_us + delay_us))
+            if at_us is None:
+                continue
+            if self._policy.in_order:
+                at_us = Micros(max(at_us, self._latest_us))
+                self._latest_us = at_us
+            arrivals.append(at_us)
+        return arrivals
+
+    def _held(self, at_us: Micros) -> Micros | None:
+        """Return when the link works again for a message at `at_us`; None if it is lost."""
+        for window in self._policy.windows:
+            if window.from_us <= at_us < window.until_us:
+                if window.kind is WindowKind.DROP:
+                    return None
+                return self._held(window.until_us)
+        return at_us
+
+
+class _Journeys:
+    """The draws of one numbered row of messages, made a block at a time."""
+
+    __slots__ = ("_block", "_dice", "_fates", "_next", "_number", "_policy", "_spare")
+
+    def __init__(self, seed: int, name: str, policy: LinkPolicy) -> None:
+        # One stream for each question, so that an answer to one never moves another.
+        self._dice = {
+            what: Dice(seed, f"link/{name}/{what}")
+            for what in ("body", "choice", "spare-body", "spare-choice", "loss", "repeat", "order")
+        }
+        self._policy = policy
+        self._number = -1
+        self._next = 0
+        self._block: list[int] = []
+        self._spare: list[int] = []
+        self._fates: list[tuple[bool, bool, bool]] | None = None
+
+    def delays_us(self, number: int | None) -> Sequence[int]:
+        """Return the delays of message `number`'s copies; without a number, of the next one."""
+        if number is None:
+            number = self._next
+            self._next += 1
+        block, index = divmod(number, BLOCK)
+        if block != self._number:
+            self._draw(block)
+        if self._fates is None:
+            return (self._block[index],)
+        lost, repeated, reordered = self._fates[index]
+        if lost:
+            return ()
+        delay_us, spare_us = self._block[index], self._spare[index]
+        if reordered:
+            delay_us += spare_us
+        return (delay_us, delay_us + spare_us) if repeated else (delay_us,)
+
+    def _draw(self, block: int) -> None:
+        policy, dice = self._policy, self._dice
+        self._number = block
+        sample_us = policy.latency.sample_us
+        body, choice = dice["body"].block(block), dice["choice"].block(block)
+        self._block = sample_us(body, choice).tolist()
+        chances = (policy.loss_ppm, policy.repeat_ppm, policy.reorder_ppm)
+        if not any(chances):
+            return
+        body, choice = dice["spare-body"].block(block), dice["spare-choice"].block(block)
+        self._spare = sample_us(body, choice).tolist()
+        answers = [
+            (dice[what].block(block) * CERTAIN < chance).tolist()
+            for what, chance in zip(("loss", "repeat", "order"), chances, strict=True)
+        ]
+        self._fates = list(zip(*answers, strict=True))

@@ -1,0 +1,93 @@
+"""Liquidations at a spoke: take commands in, trade them slice by slice, report."""
+
+from messaging.effects import Effect
+from messaging.messages import LiquidationDone, LiquidationEnd, LiquidationOrdered
+from messaging.units import LiquidationId, Micros, Qty8
+from spokes import liquidation, venue
+from spokes.liquidation import Order
+from spokes.state import SpokeState
+
+
+def ordered(spoke: SpokeState, command: LiquidationOrdered, now_us: Micros) -> list[Effect]:
+    """Take a command in: live from now on, or refused at once (P78, P79, P85)."""
+    known = spoke.orders.get(command.liq_id)
+    if known is not None:
+        if known.command == command:
+            return [] if known.done is None else [spoke.tell(known.done, now_us)]
+        refused = LiquidationDone(
+            liq_id=command.liq_id,
+            filled_qty8=Qty8(0),
+            position_after_qty8=Qty8(0),
+            state_version=0,
+            reason=LiquidationEnd.EXISTS_DIFFERENT,
+        )
+        return [spoke.tell(refused, now_us)]
+    spoke.orders[command.liq_id] = Order(command=command)
+    spoke.live[command.liq_id] = None
+    return []
+
+
+def trade(spoke: SpokeState, now_us: Micros) -> list[Effect]:
+    """Trade a slice for every live command, then end those that are over.
+
+    All commands of one position share its slice; each fill is booked to the one with the
+    smallest target (P80).
+    """
+    for liq_id in _smallest_targets(spoke):
+        _fill(spoke, liq_id)
+    return finish(spoke, now_us)
+
+
+def finish(spoke: SpokeState, now_us: Micros) -> list[Effect]:
+    """End the commands that are over, report how far the others are (P82, P83)."""
+    effects: list[Effect] = []
+    chain_us = spoke.policy.chain.time_at(now_us)
+    for liq_id in list(spoke.live):
+        order = spoke.orders[liq_id]
+        account, asset = order.command.account, order.command.asset
+        position_qty8 = spoke.trader(account).holding(asset).qty8
+        version = spoke.version_after_block(account)
+        price_usd6 = spoke.prices_usd6[spoke.places[asset]]
+        reason = liquidation.ending(order, position_qty8, version, chain_us, price_usd6)
+        if reason is not None:
+            ended = liquidation.end(order, reason, position_qty8, version)
+            assert ended.done is not None
+            spoke.orders[liq_id] = ended
+            del spoke.live[liq_id]
+            effects.append(spoke.tell(ended.done, now_us))
+        elif order.filled_qty8:
+            effects.append(spoke.tell(liquidation.progress(order, chain_us), now_us))
+    return effects
+
+
+def _smallest_targets(spoke: SpokeState) -> list[LiquidationId]:
+    """Return the live command that rules each position, oldest position first."""
+    ruling: dict[tuple[str, str], LiquidationId] = {}
+    for liq_id in spoke.live:
+        command = spoke.orders[liq_id].command
+        key = (command.account, command.asset)
+        before = ruling.get(key)
+        if before is None or command.target_qty8 < spoke.orders[before].command.target_qty8:
+            ruling[key] = liq_id
+    return list(ruling.values())
+
+
+def _fill(spoke: SpokeState, liq_id: LiquidationId) -> None:
+    """Trade one slice of a command, as much as depth allows."""
+    order = spoke.orders[liq_id]
+    command, policy = order.command, spoke.policy
+    place = spoke.places[command.asset]
+    market, middle_usd6 = policy.markets[place], spoke.prices_usd6[place]
+    trader = spoke.trader(command.account)
+    if command.state_version > trader.version:
+        return
+    slice_s = policy.slice_us / 1e6
+    budget_usd6 = int(market.unwind_usd6_per_s * slice_s * spoke.depth_ppm / 1e6)
+    position_qty8 = trader.holding(command.asset).qty8
+    qty8 = liquidation.slice_qty8(order, position_qty8, middle_usd6, budget_usd6)
+    limit_usd6 = command.price_limit_usd6
+    if qty8 == 0 or liquidation.beyond(limit_usd6, position_qty8, middle_usd6):
+        return
+    price_usd6 = venue.fill_price_usd6(market, middle_usd6, qty8, spoke.depth_ppm)
+    spoke.keep_trader(venue.trade(trader, market, qty8, price_usd6, liquidation=True))
+    spoke.orders[liq_id] = liquidation.filled(order, qty8, price_usd6)

@@ -1,0 +1,178 @@
+"""A spoke as a node: what does an event mean, and what happens in a block?"""
+
+from collections.abc import Sequence
+
+from messaging.effects import Effect, Send, SetTimer
+from messaging.envelope import Envelope
+from messaging.messages import (
+    CHANNEL_FAMILIES,
+    CloseReason,
+    ClosureAcknowledged,
+    LiquidationAcknowledged,
+    LiquidationOrdered,
+    MarginSet,
+    MarketMoved,
+    OrderPlaced,
+    ReservationGranted,
+    ReservationRejected,
+    ReservationRenewed,
+    RevocationRequested,
+    SpokeHalted,
+    Watermark,
+)
+from messaging.node import Event, TimerFired
+from messaging.units import Micros
+from spokes import closing, orders, reservation, venue
+from spokes.state import SpokePolicy, SpokeState, Waiting
+
+BLOCK, SLICE, MARK, FUNDING = "block", "slice", "mark", "funding"
+
+
+class Spoke:
+    """One chain: its venue, its half of the protocol, its reports."""
+
+    def __init__(self, policy: SpokePolicy) -> None:
+        self.name = policy.name
+        self.state = SpokeState(policy)
+        self._policy = policy
+        self._block_set = False
+        self._slice_set = False
+
+    def start(self) -> Sequence[Effect]:
+        """See `messaging.node.Node.start`."""
+        zero = Micros(0)
+        return (self._timer(MARK, zero), self._timer(FUNDING, self._policy.funding_us))
+
+    def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
+        """See `messaging.node.Node.handle`."""
+        if isinstance(event, TimerFired):
+            return self._fired(now_us, event.name)
+        message = event.message
+        if type(message) is MarketMoved:
+            self.state.prices_usd6 = message.prices_usd6
+            self.state.depth_ppm = message.depth_ppm
+            return ()
+        if type(message) is OrderPlaced:
+            self.state.pool.append(Waiting(message, now_us))
+            return self._want_block(now_us)
+        return self._from_hub(now_us, event)
+
+    def _from_hub(self, now_us: Micros, event: Envelope) -> list[Effect]:
+        """Take in a message of the hub; whatever needs a block waits for the next one."""
+        spoke, chain_us = self.state, self._policy.chain.time_at(now_us)
+        match event.message:
+            case ReservationGranted() as grant:
+                return self._granted(now_us, grant, chain_us)
+            case ReservationRejected(rid=rid):
+                if spoke.for_credit.pop(rid, None) is not None:
+                    spoke.refused += 1
+                    spoke.forget_credit(rid)  # an id that got a no is never used again (P38)
+            case ReservationRenewed(rid=rid) as renewal:
+                if rid in spoke.credits:
+                    renewed = reservation.renewed(spoke.credits[rid], renewal, chain_us)
+                    spoke.keep_credit(reservation.Outcome(renewed), now_us)
+            case RevocationRequested(rid=rid):
+                spoke.revoked.append(rid)
+                return self._want_block(now_us)
+            case ClosureAcknowledged(rid=rid):
+                # The grant came before this on the same channel, so it cannot come again (P47).
+                spoke.forget_credit(rid)
+            case MarginSet() as told:
+                if told.margin_version > spoke.status.get(told.account, (0, None))[0]:
+                    spoke.status[told.account] = (told.margin_version, told.status)
+            case LiquidationOrdered() as command:
+                return closing.ordered(spoke, command, now_us) + self._want_slice(now_us)
+            case LiquidationAcknowledged(liq_id=liq_id):
+                if liq_id not in spoke.live:
+                    spoke.orders.pop(liq_id, None)
+            case SpokeHalted():
+                spoke.halted = True
+            case _:
+                raise AssertionError(f"{event!r} is not for {self.name}")
+        return []
+
+    def _granted(self, now_us: Micros, grant: ReservationGranted, chain_us: Micros) -> list[Effect]:
+        """Hold a right, and let the order that waits for it into the next block."""
+        spoke = self.state
+        known = spoke.credits.get(grant.rid)
+        if known is None:
+            return []  # long closed and forgotten (P50)
+        effects = spoke.keep_credit(reservation.granted(known, grant, chain_us), now_us)
+        waiting = spoke.for_credit.pop(grant.rid, None)
+        if waiting is None:
+            return effects
+        spoke.pool.append(waiting)
+        return effects + self._want_block(now_us)
+
+    def _fired(self, now_us: Micros, name: str) -> list[Effect]:
+        """Do what the block at `now_us` brings; facts leave with the block they are in."""
+        spoke = self.state
+        if name == BLOCK:
+            self._block_set = False
+            effects = self._block(now_us)
+        elif name == SLICE:
+            self._slice_set = False
+            effects = closing.trade(spoke, now_us)
+            effects += self._want_slice(Micros(now_us + self._policy.slice_us - 1))
+        elif name == FUNDING:
+            self._fund()
+            effects = [self._timer(FUNDING, Micros(now_us + self._policy.funding_us))]
+        else:
+            assert name == MARK
+            effects = orders.expire(spoke, now_us) + closing.finish(spoke, now_us)
+            effects += spoke.reports(now_us) + self._marks(now_us)
+            effects.append(self._timer(MARK, Micros(now_us + self._policy.watermark_us)))
+        return effects + spoke.reports(now_us)
+
+    def _block(self, now_us: Micros) -> list[Effect]:
+        """Give back what was asked back, then carry orders out, oldest first."""
+        spoke = self.state
+        effects: list[Effect] = []
+        for rid in spoke.revoked:
+            effects += orders.close(spoke, rid, CloseReason.REVOKED, now_us)
+        spoke.revoked.clear()
+        pool, spoke.pool = spoke.pool, []
+        for waiting in pool:
+            effects += orders.execute(spoke, waiting, now_us)
+        return effects
+
+    def _fund(self) -> None:
+        for trader in list(self.state.traders.values()):
+            after = trader
+            for market, price_usd6 in zip(
+                self._policy.markets, self.state.prices_usd6, strict=True
+            ):
+                after = venue.fund(after, market, price_usd6)
+            if after is not trader:
+                self.state.keep_trader(after)
+
+    def _marks(self, now_us: Micros) -> list[Effect]:
+        """Say on every channel that everything up to this block has been told (P51)."""
+        chain, spoke = self._policy.chain, self.state
+        open_counts = (len(spoke.traders), len(spoke.credits), len(spoke.live))
+        return [
+            Send(
+                self._policy.hub,
+                family,
+                Watermark(spoke_time_us=chain.time_at(now_us), open_count=count),
+                chain.height_at(now_us),
+                chain.trusted_height_at(now_us),
+            )
+            for family, count in zip(CHANNEL_FAMILIES, open_counts, strict=True)
+        ]
+
+    def _want_block(self, now_us: Micros) -> list[Effect]:
+        if self._block_set:
+            return []
+        self._block_set = True
+        return [self._timer(BLOCK, now_us)]
+
+    def _want_slice(self, after_us: Micros) -> list[Effect]:
+        """Trade liquidations in the first block after `after_us`, if any are live."""
+        if self._slice_set or not self.state.live:
+            return []
+        self._slice_set = True
+        return [self._timer(SLICE, after_us)]
+
+    def _timer(self, name: str, after_us: Micros) -> SetTimer:
+        return SetTimer(name, self._policy.chain.next_block_us(after_us))

@@ -1,0 +1,178 @@
+"""Everything a spoke knows; the only mutable state there is."""
+
+import heapq
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+
+from messaging.effects import Effect, Send
+from messaging.messages import (
+    CreditUsed,
+    Family,
+    LiquidationDone,
+    LiquidationFilled,
+    MarginStatus,
+    Message,
+    OrderPlaced,
+    ReservationClosed,
+    ReservationRequested,
+    StateReported,
+)
+from messaging.units import (
+    AccountId,
+    Asset,
+    LiquidationId,
+    Micros,
+    NodeId,
+    Ppm,
+    ReservationId,
+    Usd6,
+)
+from spokes.chain import Chain
+from spokes.liquidation import Order
+from spokes.reservation import Credit, Outcome, State
+from spokes.venue import Market, Trader, report
+
+FAMILY_OF: dict[type, Family] = {
+    CreditUsed: Family.RESERVATION,
+    ReservationClosed: Family.RESERVATION,
+    ReservationRequested: Family.RESERVATION,
+    StateReported: Family.MARGIN_STATE,
+    LiquidationFilled: Family.LIQUIDATION,
+    LiquidationDone: Family.LIQUIDATION,
+}
+
+
+class SpokePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A spoke's knobs.
+
+    Attributes:
+        name: the spoke's node id.
+        hub: who grants credit.
+        chain: its blocks.
+        markets: what trades here, in the scenario's order of assets.
+        watermark_us: how often every channel says how far it has told everything.
+        funding_us: how often funding is paid.
+        slice_us: how often a liquidation trades.
+        ttl_us: lifetime asked for a reservation.
+        headroom_ppm: credit asked beyond what an order needs, for price moves and for more.
+        dust_usd6: what is left of a reservation below this is given back.
+        patience_us: how long an order waits for credit.
+    """
+
+    name: NodeId
+    hub: NodeId
+    chain: Chain
+    markets: tuple[Market, ...]
+    watermark_us: Micros
+    funding_us: Micros
+    slice_us: Micros
+    ttl_us: Micros
+    headroom_ppm: Ppm
+    dust_usd6: Usd6
+    patience_us: Micros
+
+
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """An order that is on this chain and not yet done."""
+
+    order: OrderPlaced
+    placed_us: Micros
+
+
+class SpokeState:
+    """Traders, reservations, liquidations, prices.
+
+    Attributes:
+        traders: accounts that have ever traded here.
+        credits: reservations not yet forgotten; credits_of: the active ones of an account.
+        expiries: (expiry, id) of active ones, a heap; a renewal adds a later entry.
+        pool: orders for the next block, oldest first.
+        for_credit: the order that waits for a reservation.
+        revoked: reservations to give back in the next block.
+        orders: liquidations not yet forgotten; live: those still going on.
+        status: what the hub lets an account do, with the version that said so.
+        touched: accounts to report in this block.
+        prices_usd6, depth_ppm: the venue's market, from the scenario's first tick on.
+        halted: the hub has stopped this spoke.
+        refused: orders that found no credit or were not allowed, for figures only.
+    """
+
+    def __init__(self, policy: SpokePolicy) -> None:
+        self.policy = policy
+        self.places: dict[Asset, int] = {m.asset: i for i, m in enumerate(policy.markets)}
+        self.traders: dict[AccountId, Trader] = {}
+        self.credits: dict[ReservationId, Credit] = {}
+        self.credits_of: dict[AccountId, dict[ReservationId, None]] = {}
+        self.expiries: list[tuple[Micros, ReservationId]] = []
+        self.pool: list[Waiting] = []
+        self.for_credit: dict[ReservationId, Waiting] = {}
+        self.revoked: list[ReservationId] = []
+        self.orders: dict[LiquidationId, Order] = {}
+        self.live: dict[LiquidationId, None] = {}
+        self.status: dict[AccountId, tuple[int, MarginStatus]] = {}
+        self.touched: dict[AccountId, None] = {}
+        self.prices_usd6: Sequence[Usd6] = ()
+        self.depth_ppm = Ppm(1_000_000)
+        self.halted = False
+        self.ids_made = 0
+        self.refused = 0
+
+    def trader(self, account: AccountId) -> Trader:
+        """Return an account here, new if need be."""
+        known = self.traders.get(account)
+        return Trader(id=account) if known is None else known
+
+    def next_reservation_id(self) -> ReservationId:
+        """Return an id that has never been used (section 6 of the rules)."""
+        self.ids_made += 1
+        name = f"{self.policy.name}/{self.ids_made}"
+        return ReservationId(sha256(name.encode()).digest()[:16])
+
+    def keep_trader(self, trader: Trader) -> None:
+        """Replace an account here; it will be reported with this block."""
+        self.traders[trader.id] = trader
+        self.touched[trader.id] = None
+
+    def keep_credit(self, outcome: Outcome, now_us: Micros) -> list[Effect]:
+        """Replace a reservation, and send the word it owes the hub."""
+        credit = outcome.credit
+        before = self.credits.get(credit.rid)
+        self.credits[credit.rid] = credit
+        if credit.state is State.ACTIVE:
+            self.credits_of.setdefault(credit.account, {})[credit.rid] = None
+            if before is None or before.expires_at_us != credit.expires_at_us:
+                heapq.heappush(self.expiries, (credit.expires_at_us, credit.rid))
+        elif credit.state is State.CLOSED:
+            self.credits_of.get(credit.account, {}).pop(credit.rid, None)
+        return [] if outcome.word is None else [self.tell(outcome.word, now_us)]
+
+    def forget_credit(self, rid: ReservationId) -> None:
+        """Drop a reservation that can have no effect any more; unknown ones are left alone."""
+        credit = self.credits.pop(rid, None)
+        assert credit is None or credit.state is not State.ACTIVE
+
+    def version_after_block(self, account: AccountId) -> int:
+        """Return the number of the report that contains this block."""
+        return self.trader(account).version + (account in self.touched)
+
+    def tell(self, message: Message, now_us: Micros) -> Effect:
+        """Address a fact of the newest block to the hub."""
+        return Send(
+            self.policy.hub,
+            FAMILY_OF[type(message)],
+            message,
+            self.policy.chain.height_at(now_us),
+            self.policy.chain.trusted_height_at(now_us),
+        )
+
+    def reports(self, now_us: Micros) -> list[Effect]:
+        """Report every account that this block has touched."""
+        effects: list[Effect] = []
+        chain_us = self.policy.chain.time_at(now_us)
+        for account in self.touched:
+            self.traders[account], state = report(self.traders[account], chain_us)
+            effects.append(self.tell(state, now_us))
+        self.touched.clear()
+        return effects
