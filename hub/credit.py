@@ -37,11 +37,11 @@ def requested(
     reason = _refusal(hub, zone, asked, now_us)
     if reason is not None:
         rejected = reservation.reject(asked, zone.name, reason)
-        hub.reservations[asked.rid] = rejected
+        hub.keep_reservation(rejected)
         return [Send(zone.name, Family.RESERVATION, rejected.answer)]
 
     granted = reservation.grant(asked, zone.name, heard_us=zone.heard_us)
-    hub.reservations[asked.rid] = granted
+    hub.keep_reservation(granted)
     hub.ledger.post(ledger.reserve(granted.account, granted.amount_usd6))
     zone.encumbered_usd6 += granted.amount_usd6
     zone.open[asked.rid] = None
@@ -178,7 +178,7 @@ def carry(hub: HubState, zone: Zone) -> None:
 
 def _replace(hub: HubState, zone: Zone, before: Reservation, after: Reservation) -> None:
     """Keep a reservation, and book what it encumbers more or less than before."""
-    hub.reservations[after.rid] = after
+    hub.keep_reservation(after)
     change_usd6 = after.encumbered_usd6 - before.encumbered_usd6
     if change_usd6:
         hub.ledger.post(ledger.reserve(after.account, change_usd6))
@@ -202,7 +202,7 @@ def tend(hub: HubState, zone: Zone, now_us: Micros) -> list[Effect]:
         known = hub.reservations[rid]
         due_us = known.expires_max_us + zone.policy.overdue_after_us
         if known.state is State.HELD and due_us <= now_us:
-            hub.reservations[rid] = reservation.overdue(known)
+            hub.keep_reservation(reservation.overdue(known))
             zone.overdue[rid] = None
     return effects
 
@@ -221,7 +221,7 @@ def _renew(hub: HubState, zone: Zone, known: Reservation, now_us: Micros) -> lis
         return []
     ttl_us = known.request.ttl_us
     after, renewed = reservation.renew(known, Micros(zone.heard_us + ttl_us))
-    hub.reservations[known.rid] = after
+    hub.keep_reservation(after)
     _note_expiry(zone, after)
     zone.renew_at.append((Micros(now_us + ttl_us // 2), known.rid))
     return [Send(zone.name, Family.RESERVATION, renewed)]

@@ -42,15 +42,17 @@ class Ledger:
         postings: how many postings have been made.
         bad_debt_usd6: all shortfalls of closed accounts so far (rule L4).
         insurance_used_usd6: the part of it that the insurance fund has paid.
+        forgiven_usd6: per account, shortfall written off and liquidation fees waived.
     """
 
-    __slots__ = ("bad_debt_usd6", "balances", "insurance_used_usd6", "postings")
+    __slots__ = ("bad_debt_usd6", "balances", "forgiven_usd6", "insurance_used_usd6", "postings")
 
     def __init__(self) -> None:
         self.balances: dict[str, int] = {VAULT: 0, FEES: 0, INSURANCE: 0, DEFICIT: 0}
         self.postings = 0
         self.bad_debt_usd6 = 0
         self.insurance_used_usd6 = 0
+        self.forgiven_usd6: dict[AccountId, int] = {}
 
     def post(self, posting: Posting) -> None:
         """Book a posting. One that does not add up to zero is our own mistake."""
@@ -61,6 +63,10 @@ class Ledger:
             total_usd6 += change_usd6
         assert total_usd6 == 0, f"posting {posting} adds up to {total_usd6}, not to 0"
         self.postings += 1
+
+    def forgive(self, account: AccountId, amount_usd6: int) -> None:
+        """Note what an account has been let off (rules L3, L4)."""
+        self.forgiven_usd6[account] = self.forgiven_usd6.get(account, 0) + amount_usd6
 
     def available_usd6(self, account: AccountId) -> int:
         """Return a trader's cash that no reservation holds; negative after losses."""

@@ -42,6 +42,8 @@ class Hub:
     def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         """See `messaging.node.Node.handle`."""
         hub = self.state
+        hub.changed.clear()
+        hub.changed_rids.clear()
         if type(event) is TimerFired:
             assert event.name == BLOCK
             effects: list[Effect] = [SetTimer(BLOCK, Micros(now_us + self._block_us))]

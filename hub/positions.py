@@ -70,6 +70,9 @@ def _settle(
     """Book what the newly final report adds, and close the account out if that ends it."""
     cash_usd6 = hub.ledger.cash_usd6(account.id)
     realised, fees, liquidation_fees = liquidation.added(view.settled, before.settled, cash_usd6)
+    asked = view.settled.liquidation_fees_usd6 - before.settled.liquidation_fees_usd6
+    if asked > liquidation_fees:
+        hub.ledger.forgive(account.id, asked - liquidation_fees)
     if realised or fees or liquidation_fees:
         posting = ledger.settle(
             account.id,
@@ -96,6 +99,7 @@ def close_out(hub: HubState, account: Account) -> Account:
         return account
     insurance_usd6 = hub.ledger.balances[ledger.INSURANCE]
     hub.ledger.post(ledger.write_off(account.id, Usd6(shortfall_usd6), insurance_usd6))
+    hub.ledger.forgive(account.id, shortfall_usd6)
     hub.ledger.bad_debt_usd6 += shortfall_usd6
     hub.ledger.insurance_used_usd6 += min(shortfall_usd6, max(0, insurance_usd6))
     return msgspec.structs.replace(account, closed_out=True)

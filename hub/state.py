@@ -41,7 +41,12 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HubState:
-    """Accounts, reservations, zones, prices, and the ledger behind them."""
+    """Accounts, reservations, zones, prices, and the ledger behind them.
+
+    Attributes:
+        changed: accounts that the event under way has changed.
+        changed_rids: reservations that it has changed.
+    """
 
     def __init__(self, policy: HubPolicy, deposits: Sequence[tuple[AccountId, Usd6]]) -> None:
         """Open an account for each (id, collateral) of `deposits`."""
@@ -59,6 +64,8 @@ class HubState:
         self.place_of: dict[AccountId, int] = {}
         self.book = Book(policy.margin, self.places, len(self.zones), len(deposits))
         self.ids_made = 0
+        self.changed: dict[int, None] = {}
+        self.changed_rids: dict[ReservationId, None] = {}
         for place, (name, collateral_usd6) in enumerate(deposits):
             assert name not in self.place_of, f"account {name} twice"
             view = SpokeView(nothing(name), nothing(name))
@@ -69,8 +76,14 @@ class HubState:
             self.ledger.post(deposit(name, collateral_usd6))
             self.book.set_cash(place, collateral_usd6)
 
+    def keep_reservation(self, reservation: Reservation) -> None:
+        """Replace a reservation."""
+        self.reservations[reservation.rid] = reservation
+        self.changed_rids[reservation.rid] = None
+
     def keep(self, account: Account) -> None:
         """Replace an account, and what the book holds of it."""
+        self.changed[account.place] = None
         place, before = account.place, self.accounts[account.place]
         self.accounts[place] = account
         bounds = account.bounds() if account.commands else {}

@@ -20,6 +20,17 @@ from markets.price_path import PricePath
 from markets.stress import StressSource
 from messaging.units import Asset, Micros
 
+__all__ = [
+    "CandleSource",
+    "GbmSource",
+    "MertonSource",
+    "PricePath",
+    "PriceSource",
+    "StressSource",
+    "path",
+    "resolve",
+]
+
 PriceSource = GbmSource | MertonSource | StressSource | CandleSource
 
 

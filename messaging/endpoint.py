@@ -22,7 +22,11 @@ _ChannelKey: TypeAlias = tuple[NodeId, Family]
 
 
 class Endpoint:
-    """One node and both ends of each of its channels."""
+    """One node and both ends of each of its channels.
+
+    Attributes:
+        delivered: frames that the event under way has brought to the node, in order.
+    """
 
     def __init__(self, node: Node, peers: Mapping[NodeId, ChannelPolicy]) -> None:
         """Put `node` behind channels to each of `peers`, all three families each."""
@@ -35,6 +39,7 @@ class Endpoint:
         self._counts: dict[_ChannelKey, int] = {}  # frames sent outside channels
         self._tend_us = min((policy.tend_us for policy in peers.values()), default=0)
         self._tending = False
+        self.delivered: Sequence[Envelope] = ()
 
     def start(self) -> list[Output]:
         """Return the node's wishes before its first event."""
@@ -42,6 +47,7 @@ class Endpoint:
 
     def handle(self, now_us: Micros, event: Event) -> list[Output]:
         """Take a frame or a timer; return the frames and timers that follow from it."""
+        self.delivered = ()
         if type(event) is TimerFired:
             if event.name == TEND:
                 return self._tend(now_us)
@@ -56,7 +62,8 @@ class Endpoint:
         if event.seq == 0:
             return self._link_control(event, key)
         out: list[Output] = []
-        for ready in inbox.receive(event, now_us):
+        self.delivered = inbox.receive(event, now_us)
+        for ready in self.delivered:
             out += self._wrap(now_us, self.node.handle(now_us, ready))
         if not self._tending:
             out.append(self._arm(now_us))

@@ -13,6 +13,8 @@ Asset = NewType("Asset", str)  # "BTC": names the perpetual on it and its price 
 ReservationId = NewType("ReservationId", bytes)  # 16 bytes
 LiquidationId = NewType("LiquidationId", bytes)  # 16 bytes
 
+HUB = NodeId("hub")  # the one hub there is
+
 Micros = NewType("Micros", int)  # a time or a span, whole microseconds
 Usd6 = NewType("Usd6", int)  # money, or the price of one unit, whole millionths of a dollar
 Qty8 = NewType("Qty8", int)  # a quantity of the base asset, whole 1e-8; signed for positions

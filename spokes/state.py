@@ -96,6 +96,7 @@ class SpokeState:
         touched: accounts to report in this block.
         prices_usd6, depth_ppm: the venue's market, from the scenario's first tick on.
         halted: the hub has stopped this spoke.
+        changed_rids: reservations that the event under way has changed.
         refused: orders that found no credit or were not allowed, for figures only.
     """
 
@@ -117,6 +118,7 @@ class SpokeState:
         self.depth_ppm = Ppm(1_000_000)
         self.halted = False
         self.ids_made = 0
+        self.changed_rids: dict[ReservationId, None] = {}
         self.refused = 0
 
     def trader(self, account: AccountId) -> Trader:
@@ -140,6 +142,7 @@ class SpokeState:
         credit = outcome.credit
         before = self.credits.get(credit.rid)
         self.credits[credit.rid] = credit
+        self.changed_rids[credit.rid] = None
         if credit.state is State.ACTIVE:
             self.credits_of.setdefault(credit.account, {})[credit.rid] = None
             if before is None or before.expires_at_us != credit.expires_at_us:

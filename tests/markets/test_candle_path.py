@@ -112,7 +112,7 @@ def test_files_of_different_steps_are_aligned(tmp_path: Path) -> None:
     ready = candle_path.resolve(source, (ETH, BTC), directory=tmp_path, duration_us=5 * MINUTE_US)
     path = candle_path.path(ready, (ETH, BTC), duration_us=5 * MINUTE_US, tick_us=30 * SECOND_US)
 
-    rows = dict(zip(path.times_us, path.prices_usd6, strict=True))
+    rows: dict[int, tuple[Usd6, ...]] = dict(zip(path.times_us, path.prices_usd6, strict=True))
     assert ready.start_ms == START_MS + 2 * MINUTE_MS, "the first stamp that both have"
     assert rows[0] == (10_000_000, 100_000_000)
     assert rows[MINUTE_US] == (10_000_000, 95_000_000)

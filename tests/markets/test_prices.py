@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from markets import prices
 from markets.diffusion import GbmSource, MertonSource, ModelAsset
@@ -53,8 +54,9 @@ def build(
     )
 
 
-def log_returns(path: PricePath) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    return np.diff(np.log(np.array(path.prices_usd6, dtype=np.float64)), axis=0)
+def log_returns(path: PricePath) -> NDArray[np.float64]:
+    logs = np.asarray(np.log(np.array(path.prices_usd6, dtype=np.float64)))
+    return np.asarray(np.diff(logs, axis=0))
 
 
 def test_gbm_returns_have_the_stated_mean_variance_and_correlation() -> None:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from markets import stress
@@ -97,10 +97,11 @@ def test_the_noise_has_the_variance_of_a_brownian_bridge() -> None:
     assert abs(np.var(logs) / theory - 1) < 5 * math.sqrt(2 / 400)
 
 
+@example(seed=1, start=24.5, ticks=30, one=BTC)  # SOL has an anchor before the next of BTC
 @settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 2**63),
-    start=st.floats(0, 20),
+    start=st.floats(0, 27),
     ticks=st.integers(0, 200),
     one=st.sampled_from([BTC, SOL]),
 )

@@ -257,6 +257,7 @@ def test_quantiles_of_closed_forms_are_exact() -> None:
     assert quantile_us(Shifted(floor_s=10, body=NORMAL), 0.5) == 46_000_000
     assert quantile_us(STEPS, 0.25) == 3_000_000
     assert quantile_us(ONE_SECOND, 0) == 1_000_000
+    assert quantile_us(Constant(value_s=1.9e-6), 0.5) == 2
 
 
 def test_quantiles_of_choices_come_from_a_grid() -> None:
@@ -379,8 +380,9 @@ def test_a_floor_is_refused_where_its_fit_means_nothing(
 
 @pytest.mark.parametrize("factor", [0, -1, math.nan, math.inf, 1e300])
 def test_a_factor_that_leaves_no_latency_is_refused(factor: float) -> None:
-    with pytest.raises(ValueError, match=r"^expected .*, found "):
-        scaled(NORMAL, factor)
+    for latency in (NORMAL, ONE_SECOND, STEPS):
+        with pytest.raises(ValueError, match=r"^expected .*, found "):
+            scaled(latency, factor)
 
 
 def test_the_longest_draw_fits() -> None:

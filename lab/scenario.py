@@ -1,0 +1,180 @@
+"""A scenario: what a user writes in TOML, checked, with units in every key.
+
+Money in dollars, times in the unit that the key names, ratios in ppm (1 % = 10,000). A knob that
+is left out has the default written here.
+"""
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from markets.prices import PriceSource
+from messaging.latency import Constant, Latency
+from spokes.chain import Trust
+
+Positive: TypeAlias = Annotated[float, Meta(gt=0, le=1e12)]
+NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e12)]
+Share: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
+Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
+Ticker: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]{0,15}$")]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file; keys that it does not know are refused."""
+
+
+class BufferNone(Table, frozen=True, tag_field="kind", tag="none"):
+    """Margin as if messages took no time."""
+
+
+class BufferFlat(Table, frozen=True, tag_field="kind", tag="flat"):
+    """A constant on top."""
+
+    extra_ppm: Share = 20_000
+
+
+class BufferSqrtTime(Table, frozen=True, tag_field="kind", tag="sqrt_time"):
+    """The range grows with the square root of age."""
+
+
+BufferChoice: TypeAlias = BufferNone | BufferFlat | BufferSqrtTime
+BUFFERS = ("none", "flat", "sqrt_time")
+
+
+class AssetTable(Table, frozen=True):
+    """One perpetual: how it is margined, and how it trades on every spoke."""
+
+    name: Ticker
+    initial_margin_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
+    maintenance_margin_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 65_000
+    stress_volatility_ppm: Annotated[int, Meta(gt=0, le=100_000_000)] = 2_500_000
+    jump_ppm: Share = 30_000
+    quantile_z: Annotated[float, Meta(gt=0, le=10)] = 3.09
+    depth_usd: Positive = 5_000_000
+    depth_usd_per_s: Positive = 250_000
+    participation_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
+    half_spread_ppm: Share = 100
+    fee_ppm: Share = 500
+    liquidation_fee_ppm: Share = 10_000
+    funding_ppm: Annotated[int, Meta(ge=-100_000, le=100_000)] = 100
+
+
+class WindowTable(Table, frozen=True):
+    """A span of the run, in hours from its start."""
+
+    from_h: NotNegative
+    until_h: Positive
+
+
+class SpokeTable(Table, frozen=True):
+    """One execution spoke and its chain."""
+
+    name: Name
+    chain: str
+    block_s: Positive = 2.0
+    safe_after_s: NotNegative = 60.0
+    final_after_s: NotNegative = 900.0
+    trust: Trust = Trust.FINAL
+    zone_cap_usd: Positive = 100_000_000.0
+    latency: str | Latency | None = None
+    outages: tuple[WindowTable, ...] = ()
+    partitions: tuple[WindowTable, ...] = ()
+
+
+class HubTable(Table, frozen=True):
+    """The collateral hub."""
+
+    chain: str = "arbitrum"
+    block_s: Positive = 12.0
+    insurance_usd: NotNegative = 1_000_000.0
+    clock_skew_s: NotNegative = 2.0
+    gain_age_max_s: Positive = 600.0
+    reservation_max_usd: Positive = 50_000_000.0
+
+
+class LiquidationTable(Table, frozen=True):
+    """Margin calls and liquidation."""
+
+    call_ppm: Annotated[int, Meta(ge=1_000_000, le=10_000_000)] = 1_150_000
+    restore_ppm: Annotated[int, Meta(ge=1_000_000, le=10_000_000)] = 1_250_000
+    target_extra_ppm: Share = 20_000
+    cost_ppm: Share = 12_000
+    dust_usd: NotNegative = 1_000.0
+    command_ttl_s: Positive = 14_400.0
+    insurance_share_ppm: Share = 500_000
+
+
+class ReservationTable(Table, frozen=True):
+    """Credit lines."""
+
+    ttl_s: Positive = 7_200.0
+    headroom_ppm: Annotated[int, Meta(ge=0, le=10_000_000)] = 250_000
+    dust_usd: NotNegative = 50.0
+    patience_s: Positive = 10_800.0
+    renewals_max: Annotated[int, Meta(ge=0, le=1_000)] = 1
+
+
+class ReportingTable(Table, frozen=True):
+    """What spokes tell of themselves, and how channels are looked after."""
+
+    watermark_s: Positive = 30.0
+    funding_h: Positive = 8.0
+    liquidation_slice_s: Positive = 12.0
+    tend_s: Positive = 30.0
+    ack_after_s: NotNegative = 60.0
+
+
+class OracleTable(Table, frozen=True):
+    """The price feed."""
+
+    heartbeat_s: Positive = 60.0
+    deviation_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 5_000
+    delay: Latency = Constant(value_s=4.0)
+
+
+class LinkTable(Table, frozen=True):
+    """Faults of the links between hub and spokes."""
+
+    loss_ppm: Annotated[int, Meta(ge=0, le=900_000)] = 0
+    repeat_ppm: Share = 0
+    reorder_ppm: Share = 0
+    in_order: bool = False
+
+
+class TraderTable(Table, frozen=True):
+    """Who trades."""
+
+    accounts: Annotated[int, Meta(ge=1, le=100_000)] = 1_200
+    collateral_usd: Positive = 20_000.0
+    collateral_sigma: Annotated[float, Meta(ge=0, le=4)] = 1.0
+    leverage_min: Annotated[float, Meta(gt=0, le=100)] = 2.0
+    leverage_max: Annotated[float, Meta(gt=0, le=100)] = 8.0
+    long_ppm: Share = 700_000
+    hedged_ppm: Share = 150_000
+    positions_max: Annotated[int, Meta(ge=1, le=12)] = 3
+    open_from_h: NotNegative = 0.0
+    open_until_h: Positive = 3.0
+    actions_per_day: Annotated[float, Meta(ge=0, le=1_000)] = 6.0
+
+
+class Scenario(Table, frozen=True):
+    """All of a run but its code: with the commit and `seed` it fixes every byte of the log."""
+
+    title: str
+    latency: str | Latency
+    prices: PriceSource
+    assets: Annotated[tuple[AssetTable, ...], Meta(min_length=1, max_length=32)]
+    spokes: Annotated[tuple[SpokeTable, ...], Meta(min_length=1, max_length=32)]
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1
+    duration_h: Annotated[float, Meta(gt=0, le=24 * 366)] = 24.0
+    tick_s: Positive = 10.0
+    starts_at_utc: str | None = None
+    buffer: BufferChoice = BufferSqrtTime()
+    hub: HubTable = HubTable()
+    liquidation: LiquidationTable = LiquidationTable()
+    reservation: ReservationTable = ReservationTable()
+    reporting: ReportingTable = ReportingTable()
+    oracle: OracleTable = OracleTable()
+    links: LinkTable = LinkTable()
+    traders: TraderTable = TraderTable()

@@ -1,0 +1,250 @@
+"""The message log: an MCAP file with every record of a run, and a running digest of them.
+
+MCAP keeps records in checked, compressed chunks, so a torn file can be read up to the tear, and
+any MCAP tool can look into ours: one topic for each channel, MessagePack inside.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import msgspec
+from mcap.exceptions import McapError
+from mcap.records import Attachment, Chunk, Footer, McapRecord, Message, Metadata
+from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
+from mcap.writer import Writer
+
+from messaging.codec import decode_record
+from messaging.envelope import Envelope
+from messaging.errors import FrameRefused, InputRefused, LogTorn
+from messaging.messages import CHANNEL_FAMILIES
+from messaging.node import TimerFired
+from messaging.record import Record
+from messaging.units import HUB
+
+PROFILE = "omnimargin"
+END = "end"
+CHUNK_BYTES = 256 * 1024
+RECORD_BYTES_MAX = 256 * 1024 * 1024
+FLUSH_RECORDS = 2_000
+DIGEST_BYTES = 16
+_PIECE_BYTES = 1 << 16
+
+# What a damaged file makes the MCAP reader and zstd raise; both say no more than that.
+_DAMAGE = (McapError, CRCValidationError, ValueError, struct.error, EOFError, MemoryError)
+
+
+class Digest:
+    """A running hash of records, in order; equal digests mean equal runs."""
+
+    def __init__(self) -> None:
+        self._hash = blake2b(digest_size=DIGEST_BYTES)
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.records = 0
+
+    def add(self, data: bytes) -> None:
+        """Take one encoded record in."""
+        # MessagePack is self-delimiting, so the plain concatenation is unambiguous.
+        self._pieces.append(data)
+        self._size += len(data)
+        self.records += 1
+        if self._size > _PIECE_BYTES:
+            self._drain()
+
+    def hex(self) -> str:
+        """Return the digest of all records so far."""
+        self._drain()
+        return self._hash.hexdigest()
+
+    def _drain(self) -> None:
+        self._hash.update(b"".join(self._pieces))
+        self._pieces.clear()
+        self._size = 0
+
+
+class End(msgspec.Struct, frozen=True):
+    """The last word of a log that was closed in order.
+
+    Attributes:
+        status: `complete`, or why the run stopped early.
+        records: how many there are.
+        digest: of all of them.
+    """
+
+    status: str
+    records: int
+    digest: str
+
+
+def topic(record: Record) -> str:
+    """Name the topic of a record: its channel, or the timers of its node."""
+    event = record.event
+    if isinstance(event, TimerFired):
+        return f"timer.{record.node}"
+    if event.family not in CHANNEL_FAMILIES:
+        return f"{event.family}.{event.sender}"
+    direction, spoke = ("to", event.receiver) if event.sender == HUB else ("from", event.sender)
+    return f"{direction}-{spoke}.{event.family}"
+
+
+class LogWriter:
+    """Writes a log; use it as a context manager, and call `finish` when the run is over."""
+
+    def __init__(self, path: Path, attachments: Mapping[str, bytes]) -> None:
+        """Start a log with what a replay needs besides the records.
+
+        Raises:
+            InputRefused: the file cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = path.open("wb")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputRefused(str(path), expected="a file to write", found=reason) from None
+        self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, enable_data_crcs=True)
+        self._writer.start(profile=PROFILE)
+        for name, data in attachments.items():
+            self._writer.add_attachment(0, 0, name, "application/octet-stream", data)
+        self._schema = self._writer.register_schema("record", "", b"")
+        self._channels: dict[str, int] = {}
+        self._count = 0
+        self._file.flush()
+
+    def write(self, record: Record, data: bytes) -> None:
+        """Append a record; `data` is its encoding."""
+        name = topic(record)
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._writer.register_channel(name, "msgpack", self._schema)
+            self._channels[name] = channel
+        event = record.event
+        sent_us = event.sent_us if isinstance(event, Envelope) else record.at_us
+        self._writer.add_message(
+            channel, record.at_us * 1_000, data, sent_us * 1_000, self._count % 2**32
+        )
+        self._count += 1
+        if self._count % FLUSH_RECORDS == 0:
+            self._file.flush()
+
+    def finish(self, end: End) -> None:
+        """Close the log in order."""
+        words = {"status": end.status, "records": str(end.records), "digest": end.digest}
+        self._writer.add_metadata(END, words)
+        self._writer.finish()  # type: ignore[no-untyped-call]
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+class LogReader:
+    """Reads a log, as far as it is sound.
+
+    Attributes:
+        attachments: what the writer was given; complete once the first record is read.
+        end: the last word, once it is read.
+        records: how many records have been read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a log.
+
+        Raises:
+            InputRefused: no such file, or not an MCAP file of ours.
+        """
+        try:
+            self._file: BinaryIO = path.open("rb")
+            head = self._file.read(8)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputRefused(str(path), expected="a message log", found=reason) from None
+        if head != b"\x89MCAP0\r\n":
+            self._file.close()
+            expected = "a message log (MCAP)"
+            raise InputRefused(str(path), expected=expected, found=f"first bytes {head!r}")
+        self._file.seek(0)
+        self._path = path
+        self.attachments: dict[str, bytes] = {}
+        self.end: End | None = None
+        self.records = 0
+        self._last_us = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records, oldest first.
+
+        Raises:
+            LogTorn: at the first damage, or where the file ends without its last word.
+        """
+        with self._file:
+            yield from self._read()
+
+    def _read(self) -> Iterator[Record]:
+        reader = StreamReader(
+            self._file,
+            record_size_limit=RECORD_BYTES_MAX,
+            emit_chunks=True,
+            validate_crcs=True,
+        )
+        parts: Iterator[McapRecord] = reader.records()  # type: ignore[operator]
+        while True:
+            offset = self._file.tell()
+            try:
+                part = next(parts, None)
+                inside = breakup_chunk(part, validate_crc=True) if type(part) is Chunk else ()
+            except _DAMAGE as error:
+                raise self._torn(offset, error) from None
+            if part is None:
+                break
+            if isinstance(part, Attachment):
+                self.attachments[part.name] = part.data
+            elif isinstance(part, Metadata) and part.name == END:
+                words = part.metadata
+                self.end = End(words["status"], int(words["records"]), words["digest"])
+            elif isinstance(part, Footer):
+                self._check_summary(part)
+            for message in inside:
+                if isinstance(message, Message):
+                    yield self._record(message, offset)
+        if self.end is None or self.end.records != self.records:
+            raise self._torn(self._file.tell(), "the end of the log is missing")
+
+    def _record(self, message: Message, offset: int) -> Record:
+        try:
+            record = decode_record(message.data)
+        except FrameRefused as error:
+            raise self._torn(offset, error) from None
+        self.records += 1
+        self._last_us = record.at_us
+        return record
+
+    def _check_summary(self, footer: Footer) -> None:
+        """Check the part behind the data, which the MCAP reader leaves unchecked."""
+        if footer.summary_start == 0:
+            return
+        here = self._file.tell()
+        self._file.seek(footer.summary_start)
+        # The checksum covers the footer too, up to the checksum itself.
+        length = here - 8 - 4 - footer.summary_start
+        summary = self._file.read(max(0, length))
+        self._file.seek(here)
+        if zlib.crc32(summary) != footer.summary_crc:
+            raise self._torn(footer.summary_start, "the summary does not match its checksum")
+
+    def _torn(self, offset: int, why: object) -> LogTorn:
+        text = str(why) or type(why).__name__
+        where = f"{self._path}, at byte {offset:,}, virtual time {self._last_us / 1e6:.6f} s"
+        return LogTorn(where, self.records, f"damaged or cut off ({text})")
