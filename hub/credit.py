@@ -24,7 +24,7 @@ from messaging.messages import (
     SpokeHalted,
     Watermark,
 )
-from messaging.units import Height, Micros, ReservationId
+from messaging.units import AccountId, Height, Micros, ReservationId
 
 
 def requested(
@@ -44,7 +44,7 @@ def requested(
     hub.keep_reservation(granted)
     hub.ledger.post(ledger.reserve(granted.account, granted.amount_usd6))
     zone.encumbered_usd6 += granted.amount_usd6
-    zone.open[asked.rid] = None
+    hub.open_of.setdefault(asked.account, {})[asked.rid] = None
     _note_expiry(zone, granted)
     if zone.policy.renewals_max:
         zone.renew_at.append((Micros(now_us + asked.ttl_us // 2), asked.rid))
@@ -154,10 +154,10 @@ def advance(hub: HubState, zone: Zone) -> list[Effect]:
 def _release(hub: HubState, zone: Zone, known: Reservation, evidence: str) -> None:
     released = reservation.release(known, evidence)
     _replace(hub, zone, known, released)
-    zone.open.pop(known.rid, None)
+    hub.open_of[known.account].pop(known.rid, None)
     zone.overdue.pop(known.rid, None)
     if released.state is State.SETTLED:
-        zone.uncarried.append((released.use_height, known.rid))
+        heapq.heappush(zone.uncarried, (released.use_height, known.rid))
 
 
 def carry(hub: HubState, zone: Zone) -> None:
@@ -165,13 +165,8 @@ def carry(hub: HubState, zone: Zone) -> None:
     final_height = zone.final_heights[Family.MARGIN_STATE]
     while zone.covers and zone.covers[0] <= final_height:
         zone.covered = zone.covers.popleft()
-    waiting = len(zone.uncarried)
-    while waiting and zone.halted is None:
-        waiting -= 1
-        height, rid = zone.uncarried.popleft()
-        if height > zone.covered:
-            zone.uncarried.append((height, rid))
-            continue
+    while zone.uncarried and zone.uncarried[0][0] <= zone.covered and zone.halted is None:
+        _, rid = heapq.heappop(zone.uncarried)
         known = hub.reservations[rid]
         _replace(hub, zone, known, reservation.carry(known))
 
@@ -227,11 +222,11 @@ def _renew(hub: HubState, zone: Zone, known: Reservation, now_us: Micros) -> lis
     return [Send(zone.name, Family.RESERVATION, renewed)]
 
 
-def revoke_all(hub: HubState, account: str) -> list[Effect]:
+def revoke_all(hub: HubState, account: AccountId) -> list[Effect]:
     """Ask every spoke for the account's open reservations back; frees nothing by itself."""
+    open_here = [hub.reservations[rid] for rid in hub.open_of.get(account, ())]
     return [
-        Send(zone.name, Family.RESERVATION, RevocationRequested(rid=rid))
-        for zone in hub.zones
-        for rid in zone.open
-        if hub.reservations[rid].account == account and hub.reservations[rid].closed is None
+        Send(known.spoke, Family.RESERVATION, RevocationRequested(rid=known.rid))
+        for known in open_here
+        if known.closed is None
     ]

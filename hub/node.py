@@ -56,7 +56,9 @@ class Hub:
         message = event.message
         if type(message) is PricePublished:
             place = hub.places[message.asset]
-            hub.prints[place] = take(hub.prints[place], message, now_us)
+            known = hub.prints[place]
+            hub.prints[place] = take(known, message, now_us)
+            hub.look_due = hub.look_due or hub.prints[place] is not known
             return ()
         zone = hub.zone_of[event.sender]
         effects = self._decide(zone, event, now_us)

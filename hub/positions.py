@@ -32,6 +32,7 @@ def reported(hub: HubState, zone: Zone, state: StateReported, height: Height) ->
         return []
     zone.carried_usd6 += _carried_usd6(hub, view) - _carried_usd6(hub, before)
     zone.waiting.append((height, place))
+    hub.look_due = hub.look_due or account.status is not MarginStatus.OPEN
     hub.keep(liquidation.sweep(see(account, zone.place, view)))
     return []
 

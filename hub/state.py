@@ -21,7 +21,8 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: the hub's node id.
-        block_us: how often the hub looks at all accounts.
+        block_us: time between the hub's blocks; it acts on margins once a block.
+        look_us: longest time between looks at all accounts.
         margin, liquidation: how it margins and liquidates.
         zones: one for each spoke, in the scenario's order.
         clock_skew_us: bound on how far a spoke's clock may be ahead (rule M4).
@@ -31,6 +32,7 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     name: NodeId
     block_us: Micros
+    look_us: Micros
     margin: MarginPolicy
     liquidation: LiquidationPolicy
     zones: tuple[ZonePolicy, ...]
@@ -44,6 +46,10 @@ class HubState:
     """Accounts, reservations, zones, prices, and the ledger behind them.
 
     Attributes:
+        open_of: per account, its reservations HELD or OVERDUE, oldest first.
+        unbooked: (account place, spoke place) whose report the book does not hold yet.
+        look_due: something has come since the last look that calls for one.
+        looked_us: when that was.
         changed: accounts that the event under way has changed.
         changed_rids: reservations that it has changed.
     """
@@ -63,6 +69,10 @@ class HubState:
         self.accounts: list[Account] = []
         self.place_of: dict[AccountId, int] = {}
         self.book = Book(policy.margin, self.places, len(self.zones), len(deposits))
+        self.open_of: dict[AccountId, dict[ReservationId, None]] = {}
+        self.unbooked: dict[tuple[int, int], None] = {}
+        self.look_due = False
+        self.looked_us = Micros(0)
         self.ids_made = 0
         self.changed: dict[int, None] = {}
         self.changed_rids: dict[ReservationId, None] = {}
@@ -86,14 +96,28 @@ class HubState:
         self.changed[account.place] = None
         place, before = account.place, self.accounts[account.place]
         self.accounts[place] = account
-        bounds = account.bounds() if account.commands else {}
         rebound = account.commands is not before.commands
         for spoke, view in enumerate(account.views):
-            if rebound or view is not before.views[spoke]:
-                report = Reported(view.latest, view.settled)
-                self.book.set_report(place, spoke, report, bounds)
-        if account.status is not before.status or account.closed_out:
-            self.book.set_code(place, account.status, account.closed_out)
+            if view is not before.views[spoke]:
+                self.unbooked[place, spoke] = None
+        if rebound:
+            for command in (*before.commands, *account.commands):
+                self.unbooked[place, command.spoke] = None
+        if rebound or account.status is not before.status or account.closed_out:
+            busy = bool(account.commands)
+            self.book.set_code(place, account.status, busy=busy, done=account.closed_out)
+
+    def bring_book_up(self) -> None:
+        """Enter what has changed since the last time."""
+        rows = []
+        for place, spoke in self.unbooked:
+            account = self.accounts[place]
+            view = account.views[spoke]
+            bounds = account.bounds() if account.commands else {}
+            report = Reported(view.latest, view.settled)
+            rows.append(self.book.row(place, spoke, report, bounds))
+        self.book.enter(rows)
+        self.unbooked.clear()
 
     def conditions(self, now_us: Micros) -> Conditions:
         """Return what is known now and how old it is (rules M2, M4)."""
@@ -104,12 +128,12 @@ class HubState:
         for zone in self.zones:
             age_us = max(0, now_us - zone.state_us) + policy.clock_skew_us
             known_s = (age_us + zone.policy.command_us) / 1e6
-            tau_s.append(tuple(price_age_s + known_s for price_age_s in price_ages_s))
+            tau_s.append([price_age_s + known_s for price_age_s in price_ages_s])
             gain_share.append(Ppm(max(0, int(1e6 - age_us * 1e6 / age_max_us))))
         return Conditions(
-            prices_usd6=tuple(known.price_usd6 for known in self.prints),
-            tau_s=tuple(tau_s),
-            gain_share_ppm=tuple(gain_share),
+            prices_usd6=[known.price_usd6 for known in self.prints],
+            tau_s=tau_s,
+            gain_share_ppm=gain_share,
         )
 
     def assess_latest(self, account: Account, conditions: Conditions) -> Assessment:

@@ -8,7 +8,7 @@ import msgspec
 from hub import credit, liquidation
 from hub.account import Account, Command
 from hub.liquidation import Reduction
-from hub.margin.requirement import Assessment
+from hub.margin.requirement import Assessment, Conditions
 from hub.state import HubState
 from messaging.effects import Effect, Send
 from messaging.messages import Family, LiquidationOrdered, MarginSet, MarginStatus
@@ -16,23 +16,36 @@ from messaging.units import Micros, Qty8, Usd6, ratio_up, value_up
 
 
 def look(hub: HubState, now_us: Micros) -> list[Effect]:
-    """Return what the accounts' standings at this instant call for."""
+    """Return what the accounts' standings at this block call for.
+
+    Looks when something has come that may call for action: a price, or a report on an account
+    that is under a call or in liquidation; and now and then, for what is known grows older.
+    """
+    if not hub.look_due and now_us < hub.looked_us + hub.policy.look_us:
+        return []
     conditions = hub.conditions(now_us)
     if not all(conditions.prices_usd6):
         return []  # no account can have positions before the first prices
+    hub.look_due, hub.looked_us = False, now_us
+    hub.bring_book_up()
     policy = hub.policy.liquidation
-    places, _, _ = hub.book.proposed(
-        conditions, call_ppm=policy.call_ppm, restore_ppm=policy.restore_ppm
-    )
+    places = hub.book.proposed(conditions, call_ppm=policy.call_ppm, restore_ppm=policy.restore_ppm)
     effects: list[Effect] = []
     for place in places:
-        account = hub.accounts[place]
-        standing = hub.assess_latest(account, conditions)
-        status = _status(hub, account, standing)
-        if status is not account.status:
-            effects += _set_status(hub, account, status)
-        if status is MarginStatus.FROZEN and standing.equity_usd6 < standing.maintenance_usd6:
-            effects += _liquidate(hub, hub.accounts[place], standing)
+        effects += _judge(hub, hub.accounts[place], conditions)
+    return effects
+
+
+def _judge(hub: HubState, account: Account, conditions: Conditions) -> list[Effect]:
+    """Call, liquidate or restore one account, as its exact standing demands (rule L6)."""
+    standing = hub.assess_latest(account, conditions)
+    status = _status(hub, account, standing)
+    effects: list[Effect] = []
+    if status is not account.status:
+        effects += _set_status(hub, account, status)
+    short = standing.equity_usd6 < standing.maintenance_usd6
+    if status is MarginStatus.FROZEN and short and standing.notional_usd6:
+        effects += _liquidate(hub, hub.accounts[account.place], standing)
     return effects
 
 

@@ -41,10 +41,9 @@ class Zone:
         final_us: largest chain time of a final watermark of `reservation` (P37).
         covers: heights of `margin-state` watermarks that are not final yet.
         covered: largest height up to which final reports are complete (P54).
-        open: reservations HELD or OVERDUE, oldest first.
         expiries: (expiry, id) of grants and renewals, a heap.
         closes: (height, id) of closes that are not final yet.
-        uncarried: (height of last use, id) of settled reservations, in order of release.
+        uncarried: (height of last use, id) of settled reservations, a heap.
         overdue_at: (hub time, id), a heap; overdue: those that are.
         renew_at: (hub time, id), oldest first.
         waiting: (height, account place) of reports that are not final yet.
@@ -68,10 +67,9 @@ class Zone:
         self.final_us = Micros(-1)
         self.covers: deque[Height] = deque()
         self.covered = Height(-1)
-        self.open: dict[ReservationId, None] = {}
         self.expiries: list[tuple[Micros, ReservationId]] = []
         self.closes: deque[tuple[Height, ReservationId]] = deque()
-        self.uncarried: deque[tuple[Height, ReservationId]] = deque()
+        self.uncarried: list[tuple[Height, ReservationId]] = []
         self.overdue_at: list[tuple[Micros, ReservationId]] = []
         self.overdue: dict[ReservationId, None] = {}
         self.renew_at: deque[tuple[Micros, ReservationId]] = deque()

@@ -87,6 +87,7 @@ class HubTable(Table, frozen=True):
 
     chain: str = "arbitrum"
     block_s: Positive = 12.0
+    look_s: Positive = 60.0
     insurance_usd: NotNegative = 1_000_000.0
     clock_skew_s: NotNegative = 2.0
     gain_age_max_s: Positive = 600.0

@@ -195,6 +195,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
     return HubPolicy(
         name=HUB,
         block_us=_micros(hub.block_s),
+        look_us=_micros(hub.look_s),
         margin=MarginPolicy(
             assets=tuple(_risk(table) for table in scenario.assets),
             buffer=buffer(scenario),

@@ -4,7 +4,7 @@ In go frames as the network brings them, out come frames and timers. The node in
 message of a channel once and in order, whatever the network does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from messaging.channel import ChannelPolicy, Inbox, Outbox
@@ -15,6 +15,7 @@ from messaging.node import Event, Node, TimerFired
 from messaging.units import Micros, NodeId
 
 Output: TypeAlias = Envelope | SetTimer
+Observer: TypeAlias = Callable[[Micros, Event, Sequence[Effect]], None]
 
 TEND = "channel"  # the endpoint's own timer; nodes name theirs otherwise
 
@@ -25,7 +26,7 @@ class Endpoint:
     """One node and both ends of each of its channels.
 
     Attributes:
-        delivered: frames that the event under way has brought to the node, in order.
+        observers: called after each event that the node has handled, with its wishes.
     """
 
     def __init__(self, node: Node, peers: Mapping[NodeId, ChannelPolicy]) -> None:
@@ -39,7 +40,7 @@ class Endpoint:
         self._counts: dict[_ChannelKey, int] = {}  # frames sent outside channels
         self._tend_us = min((policy.tend_us for policy in peers.values()), default=0)
         self._tending = False
-        self.delivered: Sequence[Envelope] = ()
+        self.observers: list[Observer] = []
 
     def start(self) -> list[Output]:
         """Return the node's wishes before its first event."""
@@ -47,27 +48,32 @@ class Endpoint:
 
     def handle(self, now_us: Micros, event: Event) -> list[Output]:
         """Take a frame or a timer; return the frames and timers that follow from it."""
-        self.delivered = ()
         if type(event) is TimerFired:
             if event.name == TEND:
                 return self._tend(now_us)
-            return self._wrap(now_us, self.node.handle(now_us, event))
+            return self._ask(now_us, event)
 
         assert type(event) is Envelope
         key = (event.sender, event.family)
         inbox = self.inboxes.get(key)
         if inbox is None:
-            return self._wrap(now_us, self.node.handle(now_us, event))
+            return self._ask(now_us, event)
         self.outboxes[key].acknowledge(event.ack_seq, now_us)
         if event.seq == 0:
             return self._link_control(event, key)
         out: list[Output] = []
-        self.delivered = inbox.receive(event, now_us)
-        for ready in self.delivered:
-            out += self._wrap(now_us, self.node.handle(now_us, ready))
+        for ready in inbox.receive(event, now_us):
+            out += self._ask(now_us, ready)
         if not self._tending:
             out.append(self._arm(now_us))
         return out
+
+    def _ask(self, now_us: Micros, event: Event) -> list[Output]:
+        """Let the node handle one event."""
+        effects = self.node.handle(now_us, event)
+        for observe in self.observers:
+            observe(now_us, event, effects)
+        return self._wrap(now_us, effects) if effects else []
 
     def _wrap(self, now_us: Micros, effects: Sequence[Effect]) -> list[Output]:
         """Put each message of the node in an envelope; keep those of channels."""

@@ -199,7 +199,7 @@ class LogReader:
             emit_chunks=True,
             validate_crcs=True,
         )
-        parts: Iterator[McapRecord] = reader.records()  # type: ignore[operator]
+        parts: Iterator[McapRecord] = reader.records
         while True:
             offset = self._file.tell()
             try:
@@ -238,7 +238,7 @@ class LogReader:
         here = self._file.tell()
         self._file.seek(footer.summary_start)
         # The checksum covers the footer too, up to the checksum itself.
-        length = here - 8 - 4 - footer.summary_start
+        length = here - 4 - footer.summary_start
         summary = self._file.read(max(0, length))
         self._file.seek(here)
         if zlib.crc32(summary) != footer.summary_crc:

@@ -12,7 +12,7 @@ import msgspec
 
 from messaging.dice import BLOCK, Dice
 from messaging.envelope import Envelope
-from messaging.latency import Constant, Latency
+from messaging.latency import Latency
 from messaging.units import Micros, NodeId, Ppm
 
 LinkKey: TypeAlias = tuple[NodeId, NodeId]  # from, to
@@ -69,13 +69,35 @@ class Network:
         if lane is None:
             policy = self._links[envelope.sender, envelope.receiver]
             lane = self._lanes[key] = _Lane(self._seed, "/".join(key), policy)
-        return lane.arrivals(envelope.seq, now_us)
+        seq = envelope.seq
+        if lane.plain and seq > lane.first_seq_max:
+            # The common case, in place: a first journey over a link without faults.
+            index = seq - lane.block_start
+            if index < BLOCK:
+                lane.first_seq_max = seq
+                return (now_us + lane.block[index],)  # type: ignore[return-value]
+        return lane.arrivals(seq, now_us)
 
 
 class _Lane:
-    """One channel over one link."""
+    """One channel over one link.
 
-    __slots__ = ("_again", "_first", "_first_seq_max", "_latest_us", "_policy", "_same_us")
+    Attributes:
+        plain: the link has no faults, so a delay is all there is to draw.
+        block, block_start: delays of the first journeys from message number `block_start` on.
+        first_seq_max: the highest number that has travelled.
+    """
+
+    __slots__ = (
+        "_again",
+        "_first",
+        "_latest_us",
+        "_policy",
+        "block",
+        "block_start",
+        "first_seq_max",
+        "plain",
+    )
 
     def __init__(self, seed: int, name: str, policy: LinkPolicy) -> None:
         self._policy = policy
@@ -83,18 +105,19 @@ class _Lane:
         # sequence count on their own, for how many there are depends on the delays.
         self._first = _Journeys(seed, f"{name}/first", policy)
         self._again = _Journeys(seed, f"{name}/again", policy)
-        self._first_seq_max = 0
         self._latest_us = 0
-        clean = not (policy.loss_ppm or policy.repeat_ppm or policy.reorder_ppm or policy.windows)
-        fixed = clean and type(policy.latency) is Constant
-        self._same_us = round(policy.latency.value_s * 1e6) if fixed else None  # type: ignore[union-attr]
+        self.first_seq_max = 0
+        faults = (policy.loss_ppm, policy.repeat_ppm, policy.reorder_ppm, policy.in_order)
+        self.plain = not any(faults) and not policy.windows
+        self.block: Sequence[int] = ()
+        self.block_start = -BLOCK
 
     def arrivals(self, seq: int, now_us: Micros) -> Sequence[Micros]:
-        if self._same_us is not None:
-            return (Micros(now_us + self._same_us),)
-        if seq > self._first_seq_max:
-            self._first_seq_max = seq
+        """Return when the copies of message `seq` arrive."""
+        if seq > self.first_seq_max:
+            self.first_seq_max = seq
             delays_us = self._first.delays_us(seq)
+            self.block, self.block_start = self._first.block, self._first.block_start
         else:
             delays_us = self._again.delays_us(None)
         policy = self._policy
@@ -130,7 +153,7 @@ class _Lane:
 class _Journeys:
     """The draws of one numbered row of messages, made a block at a time."""
 
-    __slots__ = ("_block", "_dice", "_fates", "_next", "_number", "_policy", "_spare")
+    __slots__ = ("_dice", "_fates", "_next", "_policy", "_spare", "block", "block_start")
 
     def __init__(self, seed: int, name: str, policy: LinkPolicy) -> None:
         # One stream for each question, so that an answer to one never moves another.
@@ -139,9 +162,9 @@ class _Journeys:
             for what in ("body", "choice", "spare-body", "spare-choice", "loss", "repeat", "order")
         }
         self._policy = policy
-        self._number = -1
         self._next = 0
-        self._block: list[int] = []
+        self.block: Sequence[int] = ()
+        self.block_start = -BLOCK
         self._spare: list[int] = []
         self._fates: list[tuple[bool, bool, bool]] | None = None
 
@@ -150,25 +173,26 @@ class _Journeys:
         if number is None:
             number = self._next
             self._next += 1
-        block, index = divmod(number, BLOCK)
-        if block != self._number:
-            self._draw(block)
+        index = number - self.block_start
+        if not 0 <= index < BLOCK:
+            self._draw(number // BLOCK)
+            index = number - self.block_start
         if self._fates is None:
-            return (self._block[index],)
+            return (self.block[index],)
         lost, repeated, reordered = self._fates[index]
         if lost:
             return ()
-        delay_us, spare_us = self._block[index], self._spare[index]
+        delay_us, spare_us = self.block[index], self._spare[index]
         if reordered:
             delay_us += spare_us
         return (delay_us, delay_us + spare_us) if repeated else (delay_us,)
 
     def _draw(self, block: int) -> None:
         policy, dice = self._policy, self._dice
-        self._number = block
+        self.block_start = block * BLOCK
         sample_us = policy.latency.sample_us
         body, choice = dice["body"].block(block), dice["choice"].block(block)
-        self._block = sample_us(body, choice).tolist()
+        self.block = sample_us(body, choice).tolist()
         chances = (policy.loss_ppm, policy.repeat_ppm, policy.reorder_ppm)
         if not any(chances):
             return

@@ -41,9 +41,9 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         gain_share_ppm: per spoke, the share of a gain that still counts (rule M2).
     """
 
-    prices_usd6: tuple[Usd6, ...]
-    tau_s: tuple[tuple[float, ...], ...]
-    gain_share_ppm: tuple[Ppm, ...]
+    prices_usd6: Sequence[Usd6]
+    tau_s: Sequence[Sequence[float]]
+    gain_share_ppm: Sequence[Ppm]
 
 
 class Assessment(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ class VirtualDriver:
     """Deliver events one at a time, in an order fixed by the seed alone.
 
     Attributes:
-        current: the record under way, without its effects: what to look at if a node raises.
+        failed: the event that a node has raised at, if one has.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class VirtualDriver:
         self._queue: list[tuple[Micros, int, Event]] = []
         self._pushed = 0
         self._timers: dict[tuple[int, str], Micros] = {}
-        self.current: tuple[Micros, NodeId, Event] | None = None
+        self.failed: tuple[Micros, NodeId, Event] | None = None
 
     def run(self) -> Iterator[Record]:
         """Yield a record for each event until nothing is left to do, or time is up."""
@@ -79,12 +79,14 @@ class VirtualDriver:
             if left == 0:
                 raise EventsExhausted(f"expected at most {self._events_max:,} events")
             left -= 1
-            name = names[index]
-            self.current = (now_us, name, event)
-            effects = handlers[index](now_us, event)
+            try:
+                effects = handlers[index](now_us, event)
+            except BaseException:
+                self.failed = (now_us, names[index], event)
+                raise
             if effects:
                 self._carry_out(now_us, index, effects)
-            yield Record(now_us, name, event, effects)
+            yield Record(now_us, names[index], event, effects)
 
     def _carry_out(self, now_us: Micros, source: int, effects: Sequence[Output]) -> None:
         queue, push = self._queue, heapq.heappush

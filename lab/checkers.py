@@ -1,0 +1,278 @@
+"""What must hold across hub, spokes and messages, checked after every event of a node.
+
+Each event is followed by checks of all it has changed; now and then, and at the end, everything
+is checked, which also catches a change that went past the nodes' own books. Rule names are those
+of docs/invariants.md.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from hub import reservation
+from hub.ledger import clearing
+from hub.node import Hub
+from hub.reservation import Reservation
+from messaging.effects import Effect, Send
+from messaging.endpoint import Endpoint
+from messaging.envelope import Envelope
+from messaging.errors import InvariantViolated
+from messaging.messages import (
+    Family,
+    ReservationClosed,
+    ReservationGranted,
+    ReservationRenewed,
+    Watermark,
+)
+from messaging.node import Event
+from messaging.units import HUB, AccountId, Height, Micros, NodeId, ReservationId, Usd6
+from spokes.node import Spoke
+from spokes.reservation import Credit
+from spokes.reservation import State as Held
+
+SWEEP_EVENTS = 4_096
+FINAL_STATES = (
+    reservation.State.RELEASED,
+    reservation.State.SETTLED,
+    reservation.State.REJECTED,
+)
+
+
+class Evidence:
+    """What the hub has heard of one spoke, gathered from the frames themselves (INV7)."""
+
+    def __init__(self) -> None:
+        self.final_height = Height(-1)
+        self.marks: list[tuple[Height, Micros]] = []
+        self.final_us = Micros(-1)
+        self.closed: dict[ReservationId, Height] = {}
+
+    def hear(self, frame: Envelope) -> None:
+        """Take in a frame of `reservation`, in order."""
+        message = frame.message
+        if type(message) is Watermark:
+            self.marks.append((frame.height, message.spoke_time_us))
+        elif type(message) is ReservationClosed:
+            self.closed.setdefault(message.rid, frame.height)
+        if frame.final_height > self.final_height:
+            self.final_height = frame.final_height
+            final = [mark for mark in self.marks if mark[0] <= frame.final_height]
+            self.marks = [mark for mark in self.marks if mark[0] > frame.final_height]
+            self.final_us = max([self.final_us, *(time_us for _, time_us in final)])
+
+
+class Checker:
+    """Watches the hub's and the spokes' endpoints.
+
+    Attributes:
+        checked: how many checks have been made.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        spokes: tuple[Spoke, ...],
+        endpoints: tuple[Endpoint, ...],
+        deposits: tuple[tuple[AccountId, Usd6], ...],
+    ) -> None:
+        self._hub = hub.state
+        self._spokes: dict[NodeId, Spoke] = {spoke.name: spoke for spoke in spokes}
+        self._deposits = dict(deposits)
+        self._evidence = {spoke.name: Evidence() for spoke in spokes}
+        self._hub_seen: dict[ReservationId, Reservation] = {}
+        self._spoke_seen: dict[ReservationId, Credit] = {}
+        self._expires_max_us: dict[ReservationId, Micros] = {}
+        self._granted_usd6: dict[ReservationId, Usd6] = {}
+        self._encumbered_usd6: dict[AccountId, int] = dict.fromkeys(self._deposits, 0)
+        self._postings = 0
+        self._until_sweep = SWEEP_EVENTS
+        self.checked = 0
+
+        for endpoint in endpoints:
+            if endpoint.name == HUB:
+                endpoint.observers.append(self._after_hub)
+            elif endpoint.name in self._spokes:
+                spoke = self._spokes[endpoint.name]
+                endpoint.observers.append(partial(self._after_spoke, spoke))
+
+    def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
+        hub = self._hub
+        if isinstance(event, Envelope) and event.family is Family.RESERVATION:
+            self._evidence[event.sender].hear(event)
+        for effect in effects:
+            if isinstance(effect, Send) and effect.family is Family.RESERVATION:
+                self._note_grant(effect)
+        self._check_encumbered()
+        for rid in hub.changed_rids:
+            self._check_reservation(hub.reservations[rid])
+        for place in hub.changed:
+            self._check_cash(place)
+        if hub.ledger.postings != self._postings:
+            self._postings = hub.ledger.postings
+            self._check_balance()
+        self._count_down()
+
+    def _after_spoke(
+        self, spoke: Spoke, now_us: Micros, event: Event, effects: Sequence[Effect]
+    ) -> None:
+        for rid in spoke.state.changed_rids:
+            self._check_credit(spoke, rid)
+        self._count_down()
+
+    def _count_down(self) -> None:
+        self._until_sweep -= 1
+        if self._until_sweep == 0:
+            self._until_sweep = SWEEP_EVENTS
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Check everything there is.
+
+        Raises:
+            InvariantViolated: the rule, and what was expected and found.
+        """
+        hub = self._hub
+        for place in range(len(hub.accounts)):
+            self._check_cash(place)
+        encumbered: dict[AccountId, int] = dict.fromkeys(self._deposits, 0)
+        by_zone: dict[NodeId, int] = dict.fromkeys(self._spokes, 0)
+        for known in hub.reservations.values():
+            if known.account in encumbered:
+                encumbered[known.account] += known.encumbered_usd6
+                by_zone[known.spoke] += known.encumbered_usd6
+        for account, usd6 in encumbered.items():
+            self._need("INV2", hub.ledger.reserved_usd6(account), usd6, f"reserved of {account}")
+        for zone in hub.zones:
+            what = f"encumbered at {zone.name}"
+            self._need("INV2", zone.encumbered_usd6, by_zone[zone.name], what)
+            won_usd6 = -sum(
+                account.views[zone.place].settled.realised_usd6 for account in hub.accounts
+            )
+            booked_usd6 = hub.ledger.balances[clearing(zone.name)]
+            self._need("MONEY", booked_usd6, won_usd6, f"clearing of {zone.name}")
+        self._check_balance()
+        for spoke in self._spokes.values():
+            for rid in spoke.state.credits:
+                self._check_credit(spoke, rid)
+
+    def _note_grant(self, frame: Send) -> None:
+        """Remember what the hub has promised, from its own words."""
+        message = frame.message
+        if type(message) is ReservationGranted:
+            rid, amount_usd6 = message.rid, message.amount_usd6
+            first_usd6 = self._granted_usd6.setdefault(rid, amount_usd6)
+            self._need("INV6", amount_usd6, first_usd6, f"amount granted to {rid.hex()}")
+            self._expires_max_us[rid] = max(
+                message.expires_at_us, self._expires_max_us.get(rid, Micros(0))
+            )
+            available_usd6 = self._hub.ledger.available_usd6(message.account)
+            self._hold(
+                "INV1", available_usd6 >= 0, f"{message.account}: granted beyond its cash", 0
+            )
+        elif type(message) is ReservationRenewed:
+            before_us = self._expires_max_us[message.rid]
+            self._hold("INV5", message.expires_at_us >= before_us, "an expiry fell", message)
+            self._expires_max_us[message.rid] = message.expires_at_us
+
+    def _check_balance(self) -> None:
+        """All books of the ledger add up to nothing, to the millionth (INV2)."""
+        self._need("MONEY", sum(self._hub.ledger.balances.values()), 0, "sum of all balances")
+        ledger = self._hub.ledger
+        uncovered_usd6 = -ledger.balances["deficit"]
+        covered_usd6 = ledger.bad_debt_usd6 - ledger.insurance_used_usd6
+        self._need("MONEY", uncovered_usd6, covered_usd6, "bad debt less what insurance paid")
+
+    def _check_cash(self, place: int) -> None:
+        """A trader's cash is what came in and what final reports say, nothing else."""
+        account, ledger = self._hub.accounts[place], self._hub.ledger
+        expected_usd6 = self._deposits[account.id] + ledger.forgiven_usd6.get(account.id, 0)
+        for view in account.views:
+            settled = view.settled
+            expected_usd6 += settled.realised_usd6 - settled.fees_usd6
+            expected_usd6 -= settled.liquidation_fees_usd6
+        self._need("MONEY", ledger.cash_usd6(account.id), expected_usd6, f"cash of {account.id}")
+
+    def _check_reservation(self, known: Reservation) -> None:
+        """Check one reservation of the hub against its past, the books and its spoke."""
+        rid, seen = known.rid, self._hub_seen.get(known.rid)
+        self._hub_seen[rid] = known
+        in_bounds = 0 <= known.used_usd6 <= known.amount_usd6
+        self._hold("INV5", in_bounds, "used beyond the amount", known)
+        if seen is not None:
+            fell = (
+                known.used_usd6 < seen.used_usd6
+                or known.expires_max_us < seen.expires_max_us
+                or known.grant_version < seen.grant_version
+            )
+            self._hold("INV5", not fell, "used, expiry or version fell", known)
+            left = seen.state in FINAL_STATES and known.state is not seen.state
+            self._hold("INV6", not left, f"left its final state {seen.state}", known)
+        fresh_end = seen is None or seen.open
+        if known.state in (reservation.State.RELEASED, reservation.State.SETTLED) and fresh_end:
+            self._check_release(known)
+        self._check_both(known, self._credit(known))
+
+    def _check_encumbered(self) -> None:
+        """What the ledger holds back of an account is what its reservations encumber (INV2)."""
+        hub, concerned = self._hub, set()
+        for rid in hub.changed_rids:
+            known, seen = hub.reservations[rid], self._hub_seen.get(rid)
+            if known.account in self._encumbered_usd6:
+                before_usd6 = 0 if seen is None else seen.encumbered_usd6
+                self._encumbered_usd6[known.account] += known.encumbered_usd6 - before_usd6
+                concerned.add(known.account)
+        for account in sorted(concerned):
+            reserved_usd6, encumbered = hub.ledger.reserved_usd6(account), self._encumbered_usd6
+            self._need("INV2", reserved_usd6, encumbered[account], f"reserved of {account}")
+
+    def _check_release(self, known: Reservation) -> None:
+        """A release rests on a final close, or a final watermark past every expiry (INV7)."""
+        heard = self._evidence[known.spoke]
+        height = heard.closed.get(known.rid)
+        by_close = height is not None and height <= heard.final_height
+        by_mark = heard.final_us >= self._expires_max_us[known.rid]
+        self._hold("INV7", by_close or by_mark, "released without final evidence", known)
+
+    def _credit(self, known: Reservation) -> Credit | None:
+        return self._spokes[known.spoke].state.credits.get(known.rid)
+
+    def _check_credit(self, spoke: Spoke, rid: ReservationId) -> None:
+        """Check one reservation of a spoke against its past and the hub."""
+        credit = spoke.state.credits.get(rid)
+        if credit is None:
+            return
+        seen = self._spoke_seen.get(rid)
+        self._spoke_seen[rid] = credit
+        if seen is not None:
+            revived = seen.state is Held.CLOSED and credit.state is not Held.CLOSED
+            self._hold("INV6", not revived, "a closed reservation opened again", credit)
+            self._hold("INV5", credit.used_usd6 >= seen.used_usd6, "used fell", credit)
+        granted_usd6 = self._granted_usd6.get(rid, 0)
+        self._hold("INV1", credit.used_usd6 <= granted_usd6, "used more than granted", credit)
+        known = self._hub.reservations.get(rid)
+        if known is not None:
+            self._check_both(known, credit)
+        else:
+            self._hold("INV4", credit.state is not Held.ACTIVE, "active, unknown to hub", credit)
+
+    def _check_both(self, known: Reservation, credit: Credit | None) -> None:
+        """What a spoke may still use or has used is encumbered at the hub (INV3, INV4)."""
+        if credit is None:
+            return
+        if credit.state is Held.ACTIVE:
+            self._hold("INV4", known.open, "active at the spoke, ended at the hub", known)
+            claim_usd6 = credit.amount_usd6
+        else:
+            claim_usd6 = credit.used_usd6
+        if not known.carried:
+            held = claim_usd6 <= known.encumbered_usd6
+            self._hold("INV3", held, f"the spoke may claim {claim_usd6}", known)
+
+    def _need(self, rule: str, found: int, expected: int, what: str) -> None:
+        self.checked += 1
+        if found != expected:
+            raise InvariantViolated(rule, f"{what}: expected {expected:,}, found {found:,} usd6")
+
+    def _hold(self, rule: str, holds: bool, what: str, found: object) -> None:
+        self.checked += 1
+        if not holds:
+            raise InvariantViolated(rule, f"{what}: found {found}")

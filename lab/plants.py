@@ -1,0 +1,117 @@
+"""Planted faults: small, realistic defects that the checks must find. A documented test hook.
+
+Each replaces one function of the hub or the spokes for the time of a run; nothing of this is
+reachable without asking for it by name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+
+import hub.credit
+import hub.ledger
+import hub.reservation
+import spokes.orders
+import spokes.reservation
+from messaging.errors import InputRefused, nearest
+
+
+class Plant(NamedTuple):
+    """A function to replace, by module and name, and what makes the faulty one of it."""
+
+    module: Any
+    name: str
+    spoil: Callable[[Any], Any]
+
+
+def _hub_clock(_: Any) -> Any:
+    """Free a silent reservation by the hub's own clock (P39 broken)."""
+
+    def overdue(known: hub.reservation.Reservation) -> hub.reservation.Reservation:
+        return hub.reservation.release(known, "the hub's clock")
+
+    return overdue
+
+
+def _early_release(close: Any) -> Any:
+    """Release at a close that is not final yet (P36 broken)."""
+
+    def spoiled(*given: Any) -> Any:
+        after = close(*given)
+        if isinstance(after, hub.reservation.Evidence) or not after.open:
+            return after
+        return hub.reservation.release(after, "a close, final or not")
+
+    return spoiled
+
+
+def _free_grant(reserve: Any) -> Any:
+    """Grant without setting the cash aside (P30 broken)."""
+
+    def spoiled(account: Any, amount_usd6: int) -> Any:
+        return reserve(account, 0)
+
+    return spoiled
+
+
+def _mint(settle: Any) -> Any:
+    """Round a settlement in the trader's favour, money from nowhere."""
+
+    def spoiled(*given: Any, **named: Any) -> Any:
+        (book, change_usd6), *rest = settle(*given, **named)
+        return ((book, change_usd6 + 1), *rest)
+
+    return spoiled
+
+
+def _overuse(_: Any) -> Any:
+    """Use a grant beyond its amount (P46 broken)."""
+
+    def usable(credit: spokes.reservation.Credit, amount_usd6: int, chain_us: int) -> bool:
+        return credit.state is spokes.reservation.State.ACTIVE
+
+    return usable
+
+
+def _added_use(use: Any) -> Any:
+    """Add reported uses up, though they are cumulative (P34 broken)."""
+
+    def spoiled(known: Any, used: Any, height: Any) -> Any:
+        total_usd6 = known.used_usd6 + used.used_usd6
+        return use(known, msgspec.structs.replace(used, used_usd6=total_usd6), height)
+
+    return spoiled
+
+
+PLANTS: Mapping[str, Plant] = {
+    "added_use": Plant(hub.reservation, "use", _added_use),
+    "early_release": Plant(hub.reservation, "close", _early_release),
+    "free_grant": Plant(hub.ledger, "reserve", _free_grant),
+    "hub_clock": Plant(hub.reservation, "overdue", _hub_clock),
+    "mint": Plant(hub.ledger, "settle", _mint),
+    "overuse": Plant(spokes.reservation, "usable", _overuse),
+}
+
+
+@contextmanager
+def planted(name: str | None) -> Iterator[None]:
+    """Put a fault in for the time of the block; none if `name` is None.
+
+    Raises:
+        InputRefused: no such fault.
+    """
+    if name is None:
+        yield
+        return
+    plant = PLANTS.get(name)
+    if plant is None:
+        expected = f"one of {', '.join(PLANTS)}"
+        raise InputRefused("--plant", expected=expected, found=f"{name!r}{nearest(name, PLANTS)}")
+    sound = getattr(plant.module, plant.name)
+    setattr(plant.module, plant.name, plant.spoil(sound))
+    try:
+        yield
+    finally:
+        setattr(plant.module, plant.name, sound)

@@ -1,0 +1,135 @@
+"""What a run has shown: plain data, the same for the summary, `--json` and the report."""
+
+import msgspec
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """Delay of one hop [us] over all that passed it."""
+
+    p50: int
+    p99: int
+    count: int
+
+
+class Reservations(msgspec.Struct, frozen=True):
+    """What became of the requests for credit."""
+
+    requested: int
+    granted: int
+    rejected: int
+    released: int
+    reject_reasons: dict[str, int]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """The system at one moment; money in usd6, lists in the scenario's order.
+
+    Attributes:
+        at_us: when.
+        prices_usd6: true prices.
+        equity_usd6: of all accounts together, as the hub sees it.
+        maintenance_usd6, initial_usd6: requirements, buffers included.
+        bad_debt_usd6, insurance_usd6: shortfalls so far, and what the fund still has.
+        locked_usd6, collateral_usd6: how much of the collateral is locked, and all of it.
+        reserved_usd6, used_usd6: credit held by spoke, and the part of it known to be used.
+        carried_usd6: margin of positions by spoke.
+        state_age_us: age of the spoke's state at the hub, by spoke.
+    """
+
+    at_us: int
+    prices_usd6: list[int]
+    equity_usd6: int
+    maintenance_usd6: int
+    initial_usd6: int
+    bad_debt_usd6: int
+    insurance_usd6: int
+    locked_usd6: int
+    collateral_usd6: int
+    reserved_usd6: list[int]
+    used_usd6: list[int]
+    carried_usd6: list[int]
+    state_age_us: list[int]
+
+
+class Liquidation(msgspec.Struct, frozen=True):
+    """One command that closed something, with the delay of each hop on its way [us].
+
+    Attributes:
+        at_us: when its last fill was.
+        price_usd6: average price of what it closed.
+        hops: as named in `HOPS`.
+    """
+
+    at_us: int
+    account: str
+    spoke: str
+    asset: str
+    filled_qty8: int
+    price_usd6: int
+    hops: dict[str, int]
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """The two ways between the hub and a spoke, by name of preset or literal."""
+
+    spoke: str
+    up: str
+    down: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One run.
+
+    Attributes:
+        status: `complete`, `interrupted` or `violated`.
+        digest: of all records; empty if none was asked for.
+        messages: frames that hub and spokes have sent each other.
+        equity_locked_ppm: collateral locked by requirements and reservations, over all
+            collateral, averaged over time.
+        bad_debt_usd6: all shortfalls of accounts closed out; `insurance_used_usd6` of it paid.
+        open_shortfall_usd6: negative equity at the end that is not closed out yet.
+        delay_us: by hop, over all liquidations that closed something.
+        channel_delay_us: by direction and family, over all frames delivered.
+    """
+
+    scenario: str
+    seed: int
+    status: str
+    digest: str
+    prices_source: str
+    stylised: bool
+    buffer: str
+    lanes: list[Lane]
+    events: int
+    virtual_s: float
+    wall_s: float
+    accounts: int
+    spokes: list[str]
+    assets: list[str]
+    messages: int
+    messages_by_family: dict[str, int]
+    orders: int
+    orders_refused: int
+    collateral_usd6: int
+    bad_debt_usd6: int
+    insurance_used_usd6: int
+    uncovered_usd6: int
+    open_shortfall_usd6: int
+    liquidations: int
+    liquidated_accounts: int
+    closed_out_accounts: int
+    liquidated_usd6: int
+    reservations: Reservations
+    equity_locked_ppm: int
+    delay_us: dict[str, Quantiles]
+    channel_delay_us: dict[str, Quantiles]
+    invariants_checked: int
+    violations: int
+
+
+class Story(msgspec.Struct, frozen=True):
+    """What the report draws, beside the result."""
+
+    result: Result
+    samples: list[Sample]
+    liquidations: list[Liquidation]

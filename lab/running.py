@@ -1,0 +1,148 @@
+"""Runs a world to its end: check, measure, log, and always leave a readable log behind."""
+
+import time
+from collections.abc import Callable, Mapping
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+
+from lab.checkers import Checker
+from lab.measures import Measures
+from lab.result import Story
+from lab.scenario import Scenario
+from lab.world import World, build
+from messaging.codec import encode_record
+from messaging.drivers.replay import replay
+from messaging.errors import InvariantViolated, LogTorn, ReplayDiverged
+from messaging.log import Digest, End, LogReader, LogWriter
+
+COMPLETE, INTERRUPTED, VIOLATED = "complete", "interrupted", "violated"
+SCENARIO = "scenario.msgpack"
+PROGRESS_EVENTS = 2_000
+
+Progress = Callable[[int, int], None]  # takes virtual time reached [us] and events so far
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a run ended: its story, and the finding if an invariant did not hold."""
+
+    story: Story
+    finding: InvariantViolated | None = None
+    event: int = 0  # the event it was found at, from 1
+
+
+def run(
+    world: World,
+    *,
+    checks: bool = True,
+    log: Path | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run a world until its time is up, an invariant breaks, or Ctrl-C.
+
+    Raises:
+        InputRefused: the log cannot be written.
+    """
+    measures = Measures(world)
+    checker = Checker(world.hub, world.spokes, world.endpoints, world.deposits) if checks else None
+    if log is None:
+        return _run(world, measures, checker, None, progress)
+    attachments = {SCENARIO: msgspec.msgpack.encode(world.scenario)}
+    with LogWriter(log, attachments) as writer:
+        return _run(world, measures, checker, writer, progress)
+
+
+def _run(
+    world: World,
+    measures: Measures,
+    checker: Checker | None,
+    writer: LogWriter | None,
+    progress: Progress | None,
+) -> Outcome:
+    driver, digest = world.driver(), Digest()
+    status, finding, now_us, events = COMPLETE, None, 0, 0
+    started_s = time.perf_counter()
+    try:
+        for record in driver.run():
+            data = encode_record(record)
+            digest.add(data)
+            if writer is not None:
+                writer.write(record, data)
+            measures.see(record)
+            now_us, events = record.at_us, events + 1
+            if progress is not None and events % PROGRESS_EVENTS == 0:
+                progress(now_us, events)
+        if checker is not None:
+            checker.sweep()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except InvariantViolated as error:
+        status, finding = VIOLATED, error
+    if writer is not None:
+        writer.finish(End(status, events, digest.hex()))
+    story = measures.story(
+        status=status,
+        digest=digest.hex(),
+        events=events,
+        now_us=now_us,
+        wall_s=time.perf_counter() - started_s,
+        checked=checker.checked if checker else 0,
+    )
+    return Outcome(story, finding, events + 1)
+
+
+def _scenario(path: Path, attachments: Mapping[str, bytes]) -> Scenario:
+    try:
+        return msgspec.msgpack.decode(attachments[SCENARIO], type=Scenario)
+    except (KeyError, ValueError) as error:
+        raise LogTorn(str(path), 0, f"expected the scenario inside, found {error!r}") from None
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What a replay has shown."""
+
+    scenario: str
+    seed: int
+    status: str
+    records: int
+    virtual_s: float
+    digest: str
+    matches: bool
+
+
+def replay_log(path: Path, progress: Progress | None = None) -> Replayed:
+    """Feed a log to fresh nodes; they must do the same again, to the byte.
+
+    Raises:
+        InputRefused: no such log.
+        LogTorn: it is damaged or cut off; the sound part has been replayed.
+        ReplayDiverged: a node did something else, at the record named.
+    """
+    reader, digest = LogReader(path), Digest()
+    records = iter(reader)
+    first = next(records, None)
+    scenario = _scenario(path, reader.attachments)
+    world = build(scenario)
+    now_us = 0
+    if first is not None:
+        for record in replay(world.endpoints, chain([first], records)):
+            digest.add(encode_record(record))
+            now_us = record.at_us
+            if progress is not None and digest.records % PROGRESS_EVENTS == 0:
+                progress(now_us, digest.records)
+    assert reader.end is not None
+    matches = reader.end.digest == digest.hex()
+    if not matches:
+        raise ReplayDiverged(
+            digest.records, now_us, "log", expected=reader.end.digest, found=digest.hex()
+        )
+    return Replayed(
+        scenario.title,
+        scenario.seed,
+        reader.end.status,
+        digest.records,
+        now_us / 1e6,
+        digest.hex(),
+        matches,
+    )
