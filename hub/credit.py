@@ -140,18 +140,19 @@ def advance(hub: HubState, zone: Zone) -> list[Effect]:
         height, rid = zone.closes.popleft()
         known = hub.reservations[rid]
         if known.open:
-            _release(hub, zone, known, f"close at final block {height}")
+            end(hub, zone, known, f"close at final block {height}")
         effects.append(Send(zone.name, Family.RESERVATION, ClosureAcknowledged(rid=rid)))
     while zone.expiries and zone.expiries[0][0] <= zone.final_us:
         expires_us, rid = heapq.heappop(zone.expiries)
         known = hub.reservations[rid]
         # A renewal has pushed a later expiry of its own; only the largest counts.
         if known.open and known.closed is None and expires_us >= known.expires_max_us:
-            _release(hub, zone, known, f"final watermark at {zone.final_us} us")
+            end(hub, zone, known, f"final watermark at {zone.final_us} us")
     return effects
 
 
-def _release(hub: HubState, zone: Zone, known: Reservation, evidence: str) -> None:
+def end(hub: HubState, zone: Zone, known: Reservation, evidence: str) -> None:
+    """Release a reservation on the evidence named (P36, P37)."""
     released = reservation.release(known, evidence)
     _replace(hub, zone, known, released)
     hub.open_of[known.account].pop(known.rid, None)

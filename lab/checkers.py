@@ -106,6 +106,8 @@ class Checker:
             self._check_reservation(hub.reservations[rid])
         for place in hub.changed:
             self._check_cash(place)
+        for zone in hub.zones:
+            self._hold("ALARM", zone.halted is None, f"{zone.name} is honest", zone.halted)
         if hub.ledger.postings != self._postings:
             self._postings = hub.ledger.postings
             self._check_balance()
@@ -275,4 +277,15 @@ class Checker:
     def _hold(self, rule: str, holds: bool, what: str, found: object) -> None:
         self.checked += 1
         if not holds:
-            raise InvariantViolated(rule, f"{what}: found {found}")
+            raise InvariantViolated(rule, f"{what}: found {_brief(found)}")
+
+
+def _brief(found: object) -> str:
+    """Say which reservation it is and where it stands."""
+    if isinstance(found, Reservation | Credit):
+        where = f" at {found.spoke}" if isinstance(found, Reservation) else ""
+        return (
+            f"{found.rid.hex()} of {found.account}{where}, {found.state}, "
+            f"{found.used_usd6:,} of {found.amount_usd6:,} usd6 used"
+        )
+    return str(found)

@@ -13,9 +13,11 @@ import msgspec
 import hub.credit
 import hub.ledger
 import hub.reservation
-import spokes.orders
 import spokes.reservation
+from hub.state import HubState
+from hub.zone import Zone
 from messaging.errors import InputRefused, nearest
+from messaging.units import Micros
 
 
 class Plant(NamedTuple):
@@ -26,13 +28,17 @@ class Plant(NamedTuple):
     spoil: Callable[[Any], Any]
 
 
-def _hub_clock(_: Any) -> Any:
-    """Free a silent reservation by the hub's own clock (P39 broken)."""
+def _hub_clock(tend: Any) -> Any:
+    """Free a reservation when the hub's own clock passes its expiry (P39 broken)."""
 
-    def overdue(known: hub.reservation.Reservation) -> hub.reservation.Reservation:
-        return hub.reservation.release(known, "the hub's clock")
+    def spoiled(state: HubState, zone: Zone, now_us: Micros) -> Any:
+        for _, rid in [entry for entry in zone.expiries if entry[0] <= now_us]:
+            known = state.reservations[rid]
+            if known.open:
+                hub.credit.end(state, zone, known, "the hub's clock")
+        return tend(state, zone, now_us)
 
-    return overdue
+    return spoiled
 
 
 def _early_release(close: Any) -> Any:
@@ -89,7 +95,7 @@ PLANTS: Mapping[str, Plant] = {
     "added_use": Plant(hub.reservation, "use", _added_use),
     "early_release": Plant(hub.reservation, "close", _early_release),
     "free_grant": Plant(hub.ledger, "reserve", _free_grant),
-    "hub_clock": Plant(hub.reservation, "overdue", _hub_clock),
+    "hub_clock": Plant(hub.credit, "tend", _hub_clock),
     "mint": Plant(hub.ledger, "settle", _mint),
     "overuse": Plant(spokes.reservation, "usable", _overuse),
 }

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -187,6 +187,10 @@ def _check_keys(value: Any, kind: Any, key: str) -> None:
                 _check_keys(inner, option, f"{key}[{index}]")
         return
     if not isinstance(value, Mapping):
+        return
+    if get_origin(kind) is dict:  # keys of the user's own, such as assets
+        for name, inner in value.items():
+            _check_keys(inner, get_args(kind)[1], f"{key}.{name}")
         return
     struct = _choose(value, options)
     if struct is None:

@@ -79,6 +79,10 @@ def _run(
         status = INTERRUPTED
     except InvariantViolated as error:
         status, finding = VIOLATED, error
+    except AssertionError as error:  # the nodes' own checks; as good a finding as ours
+        status, finding = VIOLATED, InvariantViolated(f"assertion in {_place(error)}", str(error))
+    if driver.failed is not None:
+        now_us = driver.failed[0]
     if writer is not None:
         writer.finish(End(status, events, digest.hex()))
     story = measures.story(
@@ -97,6 +101,16 @@ def _scenario(path: Path, attachments: Mapping[str, bytes]) -> Scenario:
         return msgspec.msgpack.decode(attachments[SCENARIO], type=Scenario)
     except (KeyError, ValueError) as error:
         raise LogTorn(str(path), 0, f"expected the scenario inside, found {error!r}") from None
+
+
+def _place(error: AssertionError) -> str:
+    """Name the file and line that an assertion stands in."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    path = Path(trace.tb_frame.f_code.co_filename)
+    return f"{path.parent.name}/{path.name}:{trace.tb_lineno}"
 
 
 class Replayed(msgspec.Struct, frozen=True):

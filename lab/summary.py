@@ -10,7 +10,7 @@ from lab.measures import HOPS
 from lab.result import Result
 from lab.running import Replayed
 from messaging.latency import quantile_us
-from messaging.presets import PRESETS
+from messaging.presets import END_TO_END, PRESETS
 
 WIDTH = 100
 
@@ -42,7 +42,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
     )
     ways = sorted({name for lane in result.lanes for name in (lane.up, lane.down)})
     return [
-        ("latency", ", ".join(ways)),
+        ("latency", ", ".join(_way(name) for name in ways)),
         ("buffer", result.buffer),
         ("bad debt", f"{lost}; {covered}"),
         ("open shortfall", usd(result.open_shortfall_usd6)),
@@ -69,6 +69,13 @@ def _lines(result: Result) -> list[tuple[str, str]]:
             f"{result.invariants_checked:,} checks, {result.violations} violations",
         ),
     ]
+
+
+def _way(name: str) -> str:
+    """Return a way's name, and what it leaves out if it is not the whole way."""
+    preset = PRESETS.get(name)
+    whole = preset is None or preset.covers == END_TO_END
+    return name if whole or preset is None else f"{name} ({preset.covers} only)"
 
 
 def _delays(result: Result) -> Table:

@@ -169,9 +169,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 _ANY = "any chain"
 _L2 = "l2"
-_ROLLUPS = ("arbitrum", "base", "optimism", "linea", "unichain", "polygon")
+_ROLLUPS = ("arbitrum", "base", "optimism", "unichain")
 _CLASSES = dict.fromkeys(_ROLLUPS, _L2) | {"ethereum": "eth"}
-_CHAINS = (*_CLASSES, "bnb", "avalanche", "solana")  # the last three are like no other
+# The others are like no other: linea and polygon wait far longer than what was measured on
+# the rollups above.
+_CHAINS = (*_CLASSES, "linea", "polygon", "bnb", "avalanche", "solana")
 
 # For each family, (source, destination) to preset; each side is a chain or a class. Families
 # that wait for the source only go to any chain, from the chains that their docs name.
@@ -201,7 +203,7 @@ _LANES: Mapping[str, Mapping[tuple[str, str], str]] = {
         (_L2, "eth"): "intent.l2_to_eth",
     },
     "cctp_v2": {("eth", _ANY): "cctp_v2.fast_eth"}
-    | {(name, _ANY): "cctp_v2.fast_l2" for name in _ROLLUPS if name != "polygon"},
+    | {(name, _ANY): "cctp_v2.fast_l2" for name in (*_ROLLUPS, "linea")},
     "wormhole": {("solana", _ANY): "wormhole.finalized_solana"}
     | {(name, _ANY): "wormhole.finalized_l2" for name in ("arbitrum", "base", "optimism")},
     "hyperlane": {

@@ -28,6 +28,8 @@ PLACES = {"BTC": 0, "SOL": 1}
 
 notionals = st.integers(10**3, 10**16)
 shares = st.fractions(0, 1)
+quantities = st.integers(-(10**12), 10**12).filter(bool)
+holdings = st.dictionaries(st.sampled_from(["BTC", "SOL"]), quantities)
 
 
 def standing(equity_usd6: int, notional_usd6: int, ratio_ppm: int = 65_000) -> Assessment:

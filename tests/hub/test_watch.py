@@ -88,9 +88,9 @@ def test_a_called_account_is_restored_at_the_restore_level_only() -> None:
     desk = Desk()
     placed(desk)
     assert statuses(at(desk, 97)) == [MarginStatus.REDUCE_ONLY] * 2
-    assert statuses(at(desk, 98)) == []
+    assert statuses(at(desk, 97.5)) == []
 
-    assert statuses(at(desk, 99)) == [MarginStatus.OPEN] * 2
+    assert statuses(at(desk, 98)) == [MarginStatus.OPEN] * 2
     assert [desk.account().margin_version, desk.account().status] == [2, MarginStatus.OPEN]
 
 
@@ -186,10 +186,11 @@ def test_a_frozen_account_is_restored_when_its_commands_are_over() -> None:
     assert statuses(at(desk, 120)) == [MarginStatus.OPEN] * 2
 
 
-def test_an_account_is_looked_at_as_knowledge_grows_older() -> None:
+def test_a_gain_that_fades_freezes_without_any_new_message() -> None:
     desk = Desk()
     desk.price(105 * USD)
-    desk.report(reports(1, qty8=POSITION, cost_usd6=10_000 * USD, realised_usd6=-500 * USD), at=5)
+    placed(desk)
+    desk.report(reports(1, realised_usd6=-500 * USD), spoke=SOL)
     assert statuses(desk.block(1)) == []
 
     assert MarginStatus.FROZEN in statuses(desk.block(600 * SECOND_US))

@@ -20,7 +20,6 @@ from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
 from messaging.messages import (
     ENTRIES_MAX,
-    Acknowledged,
     Family,
     MarketMoved,
     Message,
@@ -181,6 +180,10 @@ def test_deep_or_boundless_bytes_are_refused(opening: bytes) -> None:
     refusal_of((opening * FRAME_BYTES_MAX)[:FRAME_BYTES_MAX])
 
 
+def test_depth_in_a_field_nobody_reads_is_refused_too() -> None:
+    refusal_of(b"\x9b" + b"".join(pieces()) + b"\x91" * 60_000 + b"\x00")
+
+
 @given(envelopes, st.data())
 def test_a_cut_frame_or_one_with_more_behind_it_is_refused(
     envelope: Envelope, data: st.DataObject
@@ -292,7 +295,3 @@ def test_long_forms_in_a_record_are_refused() -> None:
     ):
         with pytest.raises(FrameRefused):
             decode_record(long)
-
-
-def test_a_bare_acknowledgement_is_a_small_frame() -> None:
-    assert len(encode_frame(frame(Acknowledged(), seq=0))) < 64

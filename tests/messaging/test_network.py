@@ -154,13 +154,11 @@ def test_a_hold_only_makes_a_latency_longer(seed: int) -> None:
     assert all(after >= before for before, after in zip(plain, held, strict=True))
 
 
-def test_a_fixed_delay_is_the_same_with_and_without_the_short_way() -> None:
-    fixed = LinkPolicy(latency=Constant(value_s=0.1234565))
+def test_a_delay_is_the_same_with_and_without_the_short_way() -> None:
     far = Window(from_us=Micros(2**60), until_us=Micros(2**61), kind=WindowKind.DROP)
 
-    assert [list(one) for one in row(network(fixed), 20)] == [
-        list(one) for one in row(network(msgspec.structs.replace(fixed, windows=(far,))), 20)
-    ]
+    long = row(network(msgspec.structs.replace(PLAIN, windows=(far,))))
+    assert [list(one) for one in row(network(PLAIN))] == long
 
 
 # --- faults -----------------------------------------------------------------------------
@@ -181,6 +179,15 @@ def test_as_many_are_lost_repeated_and_held_back_as_the_link_says(share: float) 
     assert abs(sum(len(one) == 2 for one in twice) / count - share) < margin
     held = sum(one != list(other) for one, other in zip(late, plain, strict=True))
     assert abs(held / count - share) < margin
+
+
+@pytest.mark.parametrize("fault", ["loss_ppm", "repeat_ppm", "reorder_ppm"])
+def test_a_fault_has_nothing_to_do_with_the_delay(fault: str) -> None:
+    count, plain = 4_000, delays_us(SLOW, count=4_000)
+    faulty = row(network(LinkPolicy(latency=SLOW, **{fault: Ppm(500_000)})), count)  # type: ignore[arg-type]
+    struck = [one for one, copies in zip(plain, faulty, strict=True) if list(copies) != [one]]
+
+    assert abs(np.mean(np.array(struck) < np.median(plain)) - 0.5) < 0.05
 
 
 def test_certain_faults_happen_to_all_and_a_lost_frame_is_not_repeated() -> None:
