@@ -84,7 +84,7 @@ class Inbox:
     def __init__(self) -> None:
         self.next_seq = 1
         self.parked: dict[int, Envelope] = {}
-        self.acked_seq = 0  # the highest cursor the other end has been told
+        self.acked_seq = 0  # the cursor that the other end has been told
         self.arrived_us = Micros(0)  # when the oldest unacknowledged frame arrived
         self.repeats = 0
         self._gap_since_us = Micros(0)
@@ -93,7 +93,12 @@ class Inbox:
         """Return the frames that are now in order, oldest first; none for a repeat or a gap."""
         seq = envelope.seq
         if seq != self.next_seq:
-            if seq < self.next_seq or seq in self.parked:
+            if seq < self.next_seq:
+                # The other end has not heard that it arrived, so it is owed the word again.
+                self.repeats += 1
+                self.acked_seq = min(self.acked_seq, seq - 1)
+                self.arrived_us = now_us
+            elif seq in self.parked:
                 self.repeats += 1
             elif len(self.parked) < PARKED_MAX:
                 if not self.parked:

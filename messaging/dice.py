@@ -10,7 +10,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 256  # draws made at a time
+BLOCK = 1_024  # draws made at a time; which draw is which does not depend on it
 
 
 class Dice:

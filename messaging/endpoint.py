@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from messaging.channel import ChannelPolicy, Inbox, Outbox
-from messaging.effects import Effect, Send, SetTimer
+from messaging.effects import Effect, SetTimer
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.messages import CHANNEL_FAMILIES, Acknowledged, Family, Message, ResendRequested
-from messaging.node import Event, Node, TimerFired
+from messaging.node import Event, Node
 from messaging.units import Micros, NodeId
 
 Output: TypeAlias = Envelope | SetTimer
@@ -33,6 +33,7 @@ class Endpoint:
         """Put `node` behind channels to each of `peers`, all three families each."""
         self.name = node.name
         self.node = node
+        self._decide = node.handle
         self._policies = peers
         keys = [(peer, family) for peer in peers for family in CHANNEL_FAMILIES]
         self.inboxes: dict[_ChannelKey, Inbox] = {key: Inbox() for key in keys}
@@ -48,41 +49,47 @@ class Endpoint:
 
     def handle(self, now_us: Micros, event: Event) -> list[Output]:
         """Take a frame or a timer; return the frames and timers that follow from it."""
-        if type(event) is TimerFired:
-            if event.name == TEND:
-                return self._tend(now_us)
-            return self._ask(now_us, event)
+        if isinstance(event, Envelope):
+            key = (event.sender, event.family)
+            inbox = self.inboxes.get(key)
+            if inbox is not None:
+                return self._receive(now_us, event, key, inbox)
+        elif event.name == TEND:
+            return self._tend(now_us)
+        effects = self._decide(now_us, event)
+        if self.observers:
+            self._tell(now_us, event, effects)
+        return self._wrap(now_us, effects) if effects else []
 
-        assert type(event) is Envelope
-        key = (event.sender, event.family)
-        inbox = self.inboxes.get(key)
-        if inbox is None:
-            return self._ask(now_us, event)
+    def _receive(
+        self, now_us: Micros, event: Envelope, key: _ChannelKey, inbox: Inbox
+    ) -> list[Output]:
+        """Take a frame of a channel; the node sees what is now in order."""
         self.outboxes[key].acknowledge(event.ack_seq, now_us)
         if event.seq == 0:
             return self._link_control(event, key)
         out: list[Output] = []
         for ready in inbox.receive(event, now_us):
-            out += self._ask(now_us, ready)
+            effects = self._decide(now_us, ready)
+            if self.observers:
+                self._tell(now_us, ready, effects)
+            if effects:
+                out += self._wrap(now_us, effects)
         if not self._tending:
             out.append(self._arm(now_us))
         return out
 
-    def _ask(self, now_us: Micros, event: Event) -> list[Output]:
-        """Let the node handle one event."""
-        effects = self.node.handle(now_us, event)
+    def _tell(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         for observe in self.observers:
             observe(now_us, event, effects)
-        return self._wrap(now_us, effects) if effects else []
 
     def _wrap(self, now_us: Micros, effects: Sequence[Effect]) -> list[Output]:
         """Put each message of the node in an envelope; keep those of channels."""
         out: list[Output] = []
         for effect in effects:
-            if type(effect) is SetTimer:
+            if isinstance(effect, SetTimer):
                 out.append(effect)
                 continue
-            assert type(effect) is Send
             key = (effect.to, effect.family)
             outbox = self.outboxes.get(key)
             if outbox is None:
@@ -92,8 +99,8 @@ class Endpoint:
                 seq, ack_seq = outbox.next_seq, self._acknowledging(key)
             envelope = Envelope(
                 self.name,
-                effect.to,
-                effect.family,
+                key[0],
+                key[1],
                 seq,
                 ack_seq,
                 now_us,

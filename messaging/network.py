@@ -70,12 +70,10 @@ class Network:
             policy = self._links[envelope.sender, envelope.receiver]
             lane = self._lanes[key] = _Lane(self._seed, "/".join(key), policy)
         seq = envelope.seq
-        if lane.plain and seq > lane.first_seq_max:
+        if lane.first_seq_max < seq < lane.block_end:
             # The common case, in place: a first journey over a link without faults.
-            index = seq - lane.block_start
-            if index < BLOCK:
-                lane.first_seq_max = seq
-                return (now_us + lane.block[index],)  # type: ignore[return-value]
+            lane.first_seq_max = seq
+            return (now_us + lane.block[seq - lane.block_end],)  # type: ignore[return-value]
         return lane.arrivals(seq, now_us)
 
 
@@ -83,20 +81,20 @@ class _Lane:
     """One channel over one link.
 
     Attributes:
-        plain: the link has no faults, so a delay is all there is to draw.
-        block, block_start: delays of the first journeys from message number `block_start` on.
         first_seq_max: the highest number that has travelled.
+        block, block_end: delays of first journeys, the last one that of message number
+            `block_end - 1`; without faults a delay is all there is to draw. 0 with faults.
     """
 
     __slots__ = (
         "_again",
         "_first",
         "_latest_us",
+        "_plain",
         "_policy",
         "block",
-        "block_start",
+        "block_end",
         "first_seq_max",
-        "plain",
     )
 
     def __init__(self, seed: int, name: str, policy: LinkPolicy) -> None:
@@ -108,16 +106,17 @@ class _Lane:
         self._latest_us = 0
         self.first_seq_max = 0
         faults = (policy.loss_ppm, policy.repeat_ppm, policy.reorder_ppm, policy.in_order)
-        self.plain = not any(faults) and not policy.windows
+        self._plain = not any(faults) and not policy.windows
         self.block: Sequence[int] = ()
-        self.block_start = -BLOCK
+        self.block_end = 0
 
     def arrivals(self, seq: int, now_us: Micros) -> Sequence[Micros]:
         """Return when the copies of message `seq` arrive."""
         if seq > self.first_seq_max:
             self.first_seq_max = seq
             delays_us = self._first.delays_us(seq)
-            self.block, self.block_start = self._first.block, self._first.block_start
+            if self._plain:
+                self.block, self.block_end = self._first.block, self._first.block_start + BLOCK
         else:
             delays_us = self._again.delays_us(None)
         policy = self._policy

@@ -84,7 +84,7 @@ def called_for(standing: Assessment, status: MarginStatus, busy: bool) -> bool:
     return equity >= ratio_up(maintenance, RESTORE)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     accounts(),
     conditions_known,
@@ -112,7 +112,7 @@ def test_whoever_must_be_acted_upon_is_proposed(
     assert proposed == [0] or not called_for(standing, status, bool(bounds))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(accounts(), conditions_known, st.integers(-(10**13), 10**13))
 def test_the_books_standings_are_the_exact_ones_to_a_millionth(
     account: tuple[list[Reported], Bounds], conditions: Conditions, cash_usd6: int

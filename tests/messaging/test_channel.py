@@ -146,8 +146,6 @@ def test_nothing_arrived_or_only_behind_a_gap_is_not_acknowledged() -> None:
     assert not inbox.owes_ack(Micros(10**12), POLICY)
 
 
-# BUG: channel.py, Inbox.receive: a repeat leaves `acked_seq`, so a lost acknowledgement is lost
-# for good and the other end sends again for ever.
 def test_a_repeat_of_an_acknowledged_frame_is_acknowledged_again() -> None:
     inbox = Inbox()
     arrive(inbox, 1)
@@ -156,6 +154,15 @@ def test_a_repeat_of_an_acknowledged_frame_is_acknowledged_again() -> None:
 
     assert not inbox.owes_ack(Micros(START_US + 1_199), POLICY)
     assert inbox.owes_ack(Micros(START_US + 1_200), POLICY)
+
+
+# BUG: channel.py, Inbox.receive: a repeat sets `arrived_us` even where a word is owed already.
+def test_a_repeat_does_not_put_off_an_acknowledgement_that_is_owed() -> None:
+    inbox = Inbox()
+    arrive(inbox, 1)
+    arrive(inbox, 1, now_us=START_US + 199)
+
+    assert inbox.owes_ack(Micros(START_US + 200), POLICY)
 
 
 # --- the sending end --------------------------------------------------------------------

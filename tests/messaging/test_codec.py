@@ -111,7 +111,7 @@ def test_every_record_comes_back_as_it_went(record: Record) -> None:
     assert decode_record(encode_record(record)) == record
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(envelopes)
 def test_any_messagepack_tool_reads_every_frame(envelope: Envelope) -> None:
     version, *fields, message = msgpack.unpackb(encode_frame(envelope))
@@ -195,7 +195,7 @@ def test_a_cut_frame_or_one_with_more_behind_it_is_refused(
     refusal_of(whole + whole)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.one_of(envelopes, records), st.data())
 def test_changed_bytes_are_refused_or_are_another_value_to_the_byte(
     value: Envelope | Record, data: st.DataObject

@@ -112,7 +112,6 @@ fates = st.lists(st.lists(st.integers(0, 120_000), max_size=3), max_size=80)
 counts = st.integers(0, 12)
 
 
-# BUG: channel.py, Inbox.receive: once the last acknowledgement is lost, nothing ends.
 @settings(max_examples=150, deadline=None)
 @given(fates=fates, hub_count=counts, base_count=counts)
 def test_every_message_is_heard_once_in_order_and_then_all_is_quiet(
@@ -121,7 +120,6 @@ def test_every_message_is_heard_once_in_order_and_then_all_is_quiet(
     check(*talk(Faults(fates), hub_count, base_count))
 
 
-# BUG: as above.
 @pytest.mark.parametrize("seed", range(12))
 def test_so_it_is_over_links_that_lose_repeat_and_reorder_to_the_last(seed: int) -> None:
     link = LinkPolicy(
@@ -262,7 +260,6 @@ def test_a_message_that_came_through_a_gap_is_acknowledged_with_all_behind_it() 
     assert (bare.seq, bare.ack_seq, bare.message) == (0, 3, Acknowledged())
 
 
-# BUG: channel.py, Inbox.receive: as above.
 def test_a_lost_acknowledgement_is_told_again_when_its_frame_comes_again() -> None:
     end, _ = hub()
     end.handle(Micros(0), frame(1))

@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 from hashlib import blake2b
-from itertools import chain
+from os import truncate
 from pathlib import Path
 
 import pytest
@@ -37,9 +37,6 @@ from messaging.units import (
 
 BASE, MARKET, ORACLE = NodeId("base"), NodeId("market"), NodeId("oracle")
 ATTACHMENTS = {"scenario.toml": b"seed = 1\n", "empty": b""}
-
-# BUG: log.py, LogReader._check_summary: it takes the checksum over eight bytes too few, so no
-# finished log is sound. All tests of this file that read one to its end fail for it.
 
 
 def frame(sender: NodeId, receiver: NodeId, family: Family, message: Message) -> Envelope:
@@ -190,16 +187,16 @@ def test_a_digest_is_the_hash_of_all_records_in_a_row(pieces: list[bytes], times
 
 
 def test_a_log_cut_anywhere_is_torn_after_its_sound_records(tmp_path: Path) -> None:
-    write(tmp_path / "log", MANY, ATTACHMENTS)
-    whole = (tmp_path / "log").read_bytes()
-    cut, endings = tmp_path / "cut", []
-    for length in chain(range(0, len(whole), 97), range(len(whole) - 60, len(whole))):
-        cut.write_bytes(whole[:length])
-        endings.append(read(cut, MANY))
+    path, endings = tmp_path / "log", []
+    write(path, MANY, ATTACHMENTS)
+    size = path.stat().st_size
+    for length in (*range(size - 1, size - 40, -3), *range(size - 97, 0, -97), 0):
+        truncate(path, length)
+        endings.append(read(path, MANY))
 
-    assert endings[0] == "refused"
-    assert set(endings[1:-60]) > {"torn after 0"}
-    assert endings[-60:] == [f"torn after {len(MANY)}"] * 60
+    assert endings[:13] == [f"torn after {len(MANY)}"] * 13
+    assert len(set(endings)) > 3  # some cuts fell between chunks
+    assert endings[-2:] == ["torn after 0", "refused"]
 
 
 # BUG: log.py, _DAMAGE and _read: ZstdError and OverflowError escape, so do KeyError and ValueError

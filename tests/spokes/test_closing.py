@@ -172,8 +172,7 @@ def test_another_body_under_a_known_id_is_refused_and_has_no_effect(span_us: int
 
 def test_an_account_in_liquidation_may_not_open_until_the_last_word() -> None:
     bench = holding()
-    send(bench, command(1_900 * ONE, limit_usd6=0))
-    bench.give(command(1_900 * ONE, number=2), Family.LIQUIDATION)
+    send(bench, command(700 * ONE))
     assert only(bench.order(ONE), ReservationRequested) == []
     bench.run(10 * S)
 
@@ -195,10 +194,10 @@ def test_an_acknowledged_command_is_forgotten_but_never_a_live_one() -> None:
 def test_what_the_trader_closes_himself_is_not_sold_twice() -> None:
     bench = holding()
     send(bench, command(1_000 * ONE))
-    bench.order(close_ppm=600_000)
-    bench.run(10 * S)
+    told = bench.order(close_ppm=600_000) + bench.run(10 * S)
 
-    assert bench.held() == 800 * ONE
+    assert bench.held() == 600 * ONE  # a slice of 500, then 60 % of the rest
+    assert ends(told) == [(LiquidationEnd.DONE, 500 * ONE, 600 * ONE)]
 
 
 @pytest.mark.parametrize("first_is_deeper", [True, False])

@@ -3,8 +3,6 @@
 import heapq
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from messaging.effects import Effect, Send
 from messaging.envelope import Envelope
@@ -32,7 +30,6 @@ from messaging.node import TimerFired
 from messaging.units import HUB, ONE, SECOND_US, USD, ratio_up, value_up
 from spokes.chain import Chain
 from spokes.node import Spoke
-from spokes.reservation import State
 from spokes.state import SpokePolicy
 from spokes.venue import Market, fill_price_usd6, trade
 
@@ -290,43 +287,3 @@ def test_a_right_ends_with_the_chains_own_clock(at_us: int, traded: bool) -> Non
     told = bench.order(ONE)
 
     assert bool(only(told, CreditUsed)) == traded
-
-
-steps = st.tuples(
-    st.sampled_from(["order", "cut", "grant", "repeat", "revoke", "wait"]), st.integers(-60, 60)
-)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(steps, max_size=30))
-def test_no_right_is_used_beyond_its_amount_or_time_whatever_is_repeated(
-    script: list[tuple[str, int]],
-) -> None:
-    bench, asked, granted = Bench(), [], {}
-    for what, figure in script:
-        told: list[Message] = []
-        if what == "order" and figure:
-            told = bench.order(figure * ONE)
-        elif what == "cut":
-            told = bench.order(close_ppm=abs(figure) * 10_000 + 1)
-        elif what in ("grant", "repeat") and asked:
-            one = asked[figure % len(asked)]
-            granted.setdefault(one.rid, (one.amount_usd6, bench.now_us + TTL))
-            told = bench.grant(one, ttl_us=granted[one.rid][1] - bench.now_us)
-        elif what == "revoke" and asked:
-            told = bench.give(RevocationRequested(rid=asked[figure % len(asked)].rid))
-        elif what == "wait":
-            told = bench.run(abs(figure) * S)
-        asked += only(told, ReservationRequested)
-    words = [sent.message for sent in bench.sent if sent.family is Family.RESERVATION]
-    closed: set[bytes] = set()
-    for word in words:
-        if isinstance(word, CreditUsed):
-            amount_usd6, expires_us = granted[word.rid]
-            assert word.rid not in closed
-            assert 0 < word.used_usd6 <= amount_usd6
-            assert word.block_time_us < expires_us
-        elif isinstance(word, ReservationClosed):
-            assert word.rid not in closed
-            closed.add(word.rid)
-    assert closed == {c.rid for c in bench.state.credits.values() if c.state is State.CLOSED}

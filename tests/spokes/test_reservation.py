@@ -1,15 +1,21 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messaging.messages import (
     CloseReason,
     CreditUsed,
+    Family,
+    Message,
     ReservationClosed,
     ReservationGranted,
     ReservationRenewed,
+    ReservationRequested,
+    RevocationRequested,
 )
+from messaging.units import ONE
 from spokes.reservation import Credit, Outcome, State, close, granted, renewed, usable, use
+from tests.spokes.test_orders import TTL, Bench, S, only
 
 RID, AMOUNT, EXPIRY = b"r" * 16, 1_000, 100
 ASKED = Credit(rid=RID, account="ann")
@@ -131,3 +137,43 @@ def test_whatever_comes_use_stays_within_amount_and_time_and_one_close_is_said(
     assert used == sorted(set(used))
     assert len(closed) == (credit.state is State.CLOSED)
     assert all(word is words[-1] and word.used_usd6 == max([0, *used]) for word in closed)
+
+
+acts = st.tuples(
+    st.sampled_from(["order", "cut", "grant", "repeat", "revoke", "wait"]), st.integers(-60, 60)
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(acts, max_size=30))
+def test_no_right_is_used_beyond_its_amount_or_time_whatever_is_repeated(
+    script: list[tuple[str, int]],
+) -> None:
+    bench, asked, granted = Bench(), [], {}
+    for what, figure in script:
+        told: list[Message] = []
+        if what == "order" and figure:
+            told = bench.order(figure * ONE)
+        elif what == "cut":
+            told = bench.order(close_ppm=abs(figure) * 10_000 + 1)
+        elif what in ("grant", "repeat") and asked:
+            one = asked[figure % len(asked)]
+            granted.setdefault(one.rid, (one.amount_usd6, bench.now_us + TTL))
+            told = bench.grant(one, ttl_us=granted[one.rid][1] - bench.now_us)
+        elif what == "revoke" and asked:
+            told = bench.give(RevocationRequested(rid=asked[figure % len(asked)].rid))
+        elif what == "wait":
+            told = bench.run(abs(figure) * S)
+        asked += only(told, ReservationRequested)
+    words = [sent.message for sent in bench.sent if sent.family is Family.RESERVATION]
+    closed: set[bytes] = set()
+    for word in words:
+        if isinstance(word, CreditUsed):
+            amount_usd6, expires_us = granted[word.rid]
+            assert word.rid not in closed
+            assert 0 < word.used_usd6 <= amount_usd6
+            assert word.block_time_us < expires_us
+        elif isinstance(word, ReservationClosed):
+            assert word.rid not in closed
+            closed.add(word.rid)
+    assert closed == {c.rid for c in bench.state.credits.values() if c.state is State.CLOSED}
