@@ -1,251 +1,303 @@
-"""The charts of the report, as Vega-Lite specifications with their data inside.
-
-No text from a scenario is ever put into a Vega expression or a field name.
-"""
+"""The charts of the report by name, as Vega-Lite specifications with their data inside."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from lab.report.style import (
-    ASSETS,
-    DOLLARS,
-    EQUITY,
-    HALF,
-    HOPS,
-    INITIAL,
-    INSURANCE,
-    LOSS,
-    SPOKES,
-    STATE_AGE,
-    WIDE,
-    Spec,
-    Unit,
-    axis,
-    palette,
-    tip,
-    unit_for,
-)
+from lab.report import style
+from lab.report.style import DOLLARS, HALF, SPOKES, WIDE, Course, Series, Spec, height, number, tip
 from lab.result import Liquidation, Sample, Story
 from messaging.units import ONE
 
-MARKS_MAX = 1_500  # liquidations drawn one by one; above, by time
-_STATE = "state report age"
+MARKS_MAX = 1_500  # liquidations drawn one by one; above, together by time
+_STATE = "age of the spoke's state"
 
 
-class Chart(NamedTuple):
-    """A chart, its title, and what it shows in plain words."""
-
-    name: str
-    title: str
-    note: str
-    spec: Spec
-    wide: bool = True
-
-
-class Series(NamedTuple):
-    """A line over time: one value for each sample."""
-
-    name: str
-    colour: str
-    values: Sequence[float]
-    dash: tuple[int, ...] = ()
-    filled: bool = False
-
-
-def happened(story: Story) -> list[Chart]:
+def happened(story: Story) -> dict[str, Spec]:
     """Return the charts of what happened: prices, equity, losses."""
-    charts = [_prices(story)] if _priced(story) else []
-    samples = story.samples
+    course = Course(story)
+
+    def usd(value: Callable[[Sample], int]) -> list[float]:
+        return [round(value(one) / 1e6) for one in story.samples]
+
     standing = [
-        Series("equity", EQUITY, _usd(samples, lambda one: one.equity_usd6)),
-        Series("initial margin", INITIAL, _usd(samples, lambda one: one.initial_usd6)),
-        Series("maintenance margin", LOSS, _usd(samples, lambda one: one.maintenance_usd6)),
+        Series("equity", style.EQUITY, usd(lambda one: one.equity_usd6)),
+        Series("initial margin", style.INITIAL, usd(lambda one: one.initial_usd6)),
+        Series("maintenance margin", style.MAINTENANCE, usd(lambda one: one.maintenance_usd6)),
     ]
     losses = [
-        Series("bad debt so far", LOSS, _usd(samples, lambda one: one.bad_debt_usd6), (), True),
-        Series("insurance fund left", INSURANCE, _usd(samples, lambda one: one.insurance_usd6)),
+        Series("bad debt so far", style.LOSS, usd(lambda one: one.bad_debt_usd6), filled=True),
+        Series("insurance fund left", style.INSURANCE, usd(lambda one: one.insurance_usd6)),
     ]
-    charts.append(
-        Chart(
-            "equity",
-            "Equity and what it must cover",
-            "All accounts together, in dollars, as the hub sees them: it works with prices and "
-            "positions that are already old. Both requirements include the latency buffer. New "
-            "credit needs equity above initial margin; an account whose own equity falls below "
-            "its maintenance margin is liquidated.",
-            _over_time(story, standing, "US dollars", 210),
-        )
-    )
-    charts.append(
-        Chart(
-            "losses",
-            "Bad debt and the insurance fund",
-            "Bad debt, in dollars: what accounts owed beyond their collateral when they were "
-            "closed out, added up; it is booked when the hub hears of the last fill, one message "
-            "after the loss itself. Insurance pays it until the fund is empty.",
-            _over_time(story, losses, "US dollars", 170),
-        )
-    )
-    return charts
+    prices = {"prices": _prices(story, course)} if course.priced else {}
+    return prices | {
+        "equity": course.lines(standing, "US dollars", (WIDE, 210)),
+        "losses": course.lines(losses, "US dollars", (WIDE, 170)),
+    }
 
 
-def late(story: Story) -> list[Chart]:
+def late(story: Story) -> dict[str, Spec]:
     """Return the charts of why: delays, and how far prices moved meanwhile."""
     if not story.liquidations:
-        return []
-    charts = [_hops(story), _totals(story)]
-    if _priced(story):
-        charts += [_moves(story), _blind(story)]
+        return {}
+    course = Course(story)
+    charts = {"hops": _hops(story), "totals": _totals(story)}
+    if course.priced:
+        charts |= {"moves": _moves(story, course), "blind": _blind(story, course)}
     return charts
 
 
-def credit(story: Story) -> list[Chart]:
+def credit(story: Story) -> dict[str, Spec]:
     """Return the charts of what spokes hold, and how old the hub's knowledge of them is."""
-    samples, places = story.samples, range(len(story.result.spokes))
-    oldest_us = max((max(one.state_age_us, default=0) for one in samples), default=0)
-    unit = unit_for(oldest_us)
+    course = Course(story)
+    unit = style.unit_for(
+        max((age for one in story.samples for age in one.state_age_us), default=0)
+    )
 
-    def by_spoke(values: Callable[[Sample], list[int]], unit_size: float) -> list[list[float]]:
-        return [[round(values(one)[place] / unit_size, 2) for one in samples] for place in places]
-
-    def lines(columns: list[list[float]], dash: tuple[int, ...] = ()) -> list[Series]:
-        named = zip(story.result.spokes, columns, strict=True)
+    def lines(
+        values: Callable[[Sample], list[int]], size: float, dash: tuple[int, ...] = ()
+    ) -> list[Series]:
+        columns = [[round(number / size, 1) for number in values(one)] for one in story.samples]
         return [
-            Series(name, SPOKES[place % len(SPOKES)], values, dash)
-            for place, (name, values) in enumerate(named)
+            Series(name, SPOKES[place % len(SPOKES)], [row[place] for row in columns], dash)
+            for place, name in enumerate(story.result.spokes)
         ]
 
-    reserved = lines(by_spoke(lambda one: one.reserved_usd6, 1e6))
-    used = lines(by_spoke(lambda one: one.used_usd6, 1e6), (4, 3))
-    carried = lines(by_spoke(lambda one: one.carried_usd6, 1e6))
-    ages = lines(by_spoke(lambda one: one.state_age_us, unit.us))
-    return [
-        Chart(
-            "credit",
-            "Credit held by spoke",
-            "Solid: credit that the hub has set aside for a spoke, in dollars. Dashed: the part "
-            "that the hub knows to be used. The gap is capital that idles while messages travel.",
-            _over_time(story, [*reserved, *used], "US dollars", 190, WIDE),
-        ),
-        Chart(
-            "carried",
-            "Margin carried by spoke",
-            "Initial margin of positions that a spoke has reported, in dollars.",
-            _over_time(story, carried, "US dollars", 170, HALF),
-            wide=False,
-        ),
-        Chart(
-            "ages",
-            "Age of the hub's knowledge",
-            f"Time since the moment that the hub's latest state of a spoke describes, in "
-            f"{unit.name}. A climb without falls is silence: a lost lane or a halted chain.",
-            _over_time(story, ages, f"age [{unit.name}]", 170, HALF),
-            wide=False,
-        ),
-    ]
-
-
-def median_us(story: Story) -> int:
-    """Return the median total delay of liquidations, 0 if there were none."""
-    total = story.result.delay_us.get("total")
-    return 0 if total is None else total.p50
-
-
-def worst_moves(story: Story) -> list[float]:
-    """Return, by asset, the furthest that its price fell or rose in one median delay [%]."""
-    return [max(moves, key=abs, default=0.0) for moves in _drifts(story)]
-
-
-def _priced(story: Story) -> list[Sample]:
-    """Return the samples that know all prices: the first has none yet."""
-    count = len(story.result.assets)
-    return [one for one in story.samples if count and len(one.prices_usd6) == count]
-
-
-def _usd(samples: Sequence[Sample], value: Callable[[Sample], int]) -> list[float]:
-    return [round(value(one) / 1e6) for one in samples]
-
-
-def _clock(story: Story) -> Unit:
-    return unit_for(story.samples[-1].at_us if story.samples else 0)
-
-
-def _times(story: Story) -> Spec:
-    """Return the time axis that all charts of a run share."""
-    unit = _clock(story)
-    end = max(1e-3, story.samples[-1].at_us / unit.us if story.samples else 1.0)
-    words = {"h": "hours", "min": "minutes", "s": "seconds"}[unit.name]
+    reserved = lines(lambda one: one.reserved_usd6, 1e6)
+    used = lines(lambda one: one.used_usd6, 1e6, (4, 3))
+    carried = lines(lambda one: one.carried_usd6, 1e6)
+    ages = lines(lambda one: one.state_age_us, unit.us)
     return {
-        "field": "t",
-        "type": "quantitative",
-        "scale": {"domain": [0, round(end, 4)], "nice": False},
-        "axis": {"title": f"{words} since the start", "grid": False},
+        "credit": course.lines([*reserved, *used], "US dollars", (WIDE, 190)),
+        "carried": course.lines(carried, "US dollars", (HALF, 170)),
+        "ages": course.lines(ages, f"age [{unit.name}]", (HALF, 170)),
     }
 
 
-def _bands(story: Story) -> Spec:
-    """Return the layer that marks when bad debt grew by at least 1 % of its end."""
-    unit, samples, spans = _clock(story), story.samples, list[dict[str, float]]()
-    least = max(1, samples[-1].bad_debt_usd6 // 100) if samples else 1
-    for one, following in zip(samples, samples[1:], strict=False):
-        if following.bad_debt_usd6 - one.bad_debt_usd6 >= least:
-            start, end = round(one.at_us / unit.us, 4), round(following.at_us / unit.us, 4)
-            if spans and spans[-1]["until"] == start:
-                spans[-1]["until"] = end
-            else:
-                spans.append({"t": start, "until": end})
+def moves(story: Story) -> dict[str, list[float | None]]:
+    """Return by asset how far its price moved over the median delay before each sample [%]."""
+    course, total = Course(story), story.result.delay_us.get("total")
+    if total is None or not course.priced:
+        return {}
+    first_us, moved = course.priced[0].at_us, {}
+    for place, asset in enumerate(story.result.assets):
+        times_us = [one.at_us for one in story.samples]
+        now = course.price_at(place, times_us)
+        before = course.price_at(place, [at_us - total.p50 for at_us in times_us])
+        moved[asset] = [
+            round(100 * (price / max(1e-9, old) - 1), 3) if at_us - total.p50 >= first_us else None
+            for at_us, price, old in zip(times_us, now, before, strict=True)
+        ]
+    return moved
+
+
+def _by_spoke(story: Story) -> Spec:
     return {
-        "data": {"values": spans},
-        "mark": {"type": "rect", "color": LOSS, "opacity": 0.13, "tooltip": None},
-        "encoding": {"x": _times(story), "x2": {"field": "until"}},
+        "field": "spoke",
+        "type": "nominal",
+        "scale": style.palette(story.result.spokes, SPOKES),
+        "legend": {"title": None, "symbolType": "circle", "symbolOpacity": 1},
     }
 
 
-def _over_time(
-    story: Story, series: Sequence[Series], title: str, height: int, width: int = WIDE
-) -> Spec:
-    """Return lines over time, with the values under the pointer."""
-    unit, x = _clock(story), _times(story)
+def _closed(largest: float, sizes: tuple[int, int]) -> Spec:
+    """Return the encoding of dollars closed as the area of a circle."""
+    legend = {"title": "closed", "labelExpr": DOLLARS, "tickCount": 3, "symbolOpacity": 0.5}
+    scale = {"domain": [0, largest], "range": list(sizes)}
+    return {"field": "usd", "type": "quantitative", "scale": scale, "legend": legend}
+
+
+def _prices(story: Story, course: Course) -> Spec:
+    """Draw each asset's price, and liquidations where they were filled."""
+    marks, panels = _marks(story, course), []
+    largest = max((one["usd"] for ones in marks.values() for one in ones), default=1)
+    color, size = _by_spoke(story), _closed(largest, (4, 420))
+    tips = [tip("t", f"time [{course.unit.name}]", ",.2f"), tip("price", "price", "$,.2f")]
+    tips += [tip("usd", "closed", "$,.0f"), tip("count", "commands", ",")]
+    for place, asset in enumerate(story.result.assets):
+        x = course.x()
+        if place < len(story.result.assets) - 1:
+            x["axis"] = x["axis"] | {"title": None, "labels": False}
+        y = height("price", f"{asset} [US dollars]", format="$,~r") | {"scale": {"zero": False}}
+        rows = [
+            {"t": course.at(one.at_us), "price": one.prices_usd6[place] / 1e6}
+            for one in course.priced
+        ]
+        line = {"type": "line", "color": "currentColor", "opacity": 0.55, "strokeWidth": 1.2}
+        line["point"] = len(rows) < 3
+        price = {"data": {"values": rows}, "mark": line, "encoding": {"x": x, "y": y}}
+        layers = [course.bands(), price]
+        if marks:
+            circles = {"x": x, "y": y, "color": color, "size": size, "tooltip": tips}
+            mark = {"type": "circle", "opacity": 0.6}
+            values = {"values": marks.get(asset, [])}
+            layers.append({"data": values, "mark": mark, "encoding": circles})
+        panels.append({"width": WIDE, "height": 190, "layer": layers})
+    return {"vconcat": panels, "spacing": 14}
+
+
+def _marks(story: Story, course: Course) -> dict[str, list[Spec]]:
+    """Return the circles of each asset: liquidations, together by time if there are many."""
+    step_us = 0
+    if len(story.liquidations) > MARKS_MAX:
+        kinds = len({(one.asset, one.spoke) for one in story.liquidations})
+        step_us = max(one.at_us for one in story.liquidations) * kinds // MARKS_MAX + 1
+    together: dict[tuple[str, str, int], list[Liquidation]] = defaultdict(list)
+    for place, one in enumerate(story.liquidations):
+        when = one.at_us // step_us if step_us else place
+        together[one.asset, one.spoke, when].append(one)
+    marks: dict[str, list[Spec]] = defaultdict(list)
+    for (asset, spoke, _), ones in together.items():
+        usd, qty8 = sum(map(_usd, ones)), sum(one.filled_qty8 for one in ones)
+        mark = {"t": course.at(sum(one.at_us for one in ones) // len(ones)), "spoke": spoke}
+        mark |= {"price": round(usd * ONE / max(1, qty8), 4), "usd": round(usd)}
+        marks[asset].append(mark | {"count": len(ones)})
+    return marks
+
+
+def _usd(one: Liquidation) -> float:
+    return one.filled_qty8 * one.price_usd6 / ONE / 1e6
+
+
+def _hops(story: Story) -> Spec:
+    """Draw where time goes between a price and the last fill, and how old the state was."""
+    result, bars, ends = story.result, list[Spec](), list[Spec]()
+    median = {hop: delay.p50 for hop, delay in result.delay_us.items()}
+    slowest = {hop: delay.p99 for hop, delay in result.delay_us.items()}
+    rows = {"all, median": median, "all, 99th percentile": slowest}
+    for spoke in result.spokes if len(result.spokes) > 1 else []:
+        own = [one.hops for one in story.liquidations if one.spoke == spoke]
+        if own:
+            rows[f"{spoke}, median"] = {
+                hop: int(np.median([hops[hop] for hops in own])) for hop in median
+            }
+    unit = style.unit_for(max(max(row.values()) for row in rows.values()))
+    for row, delays in rows.items():
+        for order, hop in enumerate(style.HOPS):
+            value = round(delays[hop] / unit.us, 4)
+            bars.append({"row": row, "way": "path", "hop": hop, "v": value, "order": order})
+        age = round(delays["state_report"] / unit.us, 4)
+        bars.append({"row": row, "way": "state", "hop": _STATE, "v": age, "order": 9})
+        total = delays["total"]
+        end = {"row": row, "way": "path", "v": round(total / unit.us, 4)}
+        ends.append(end | {"said": style.duration(total)})
+    scale = style.palette([*style.HOPS, _STATE], [*style.HOPS.values(), style.STATE_AGE])
+    y: Spec = {
+        "field": "row",
+        "type": "nominal",
+        "sort": list(rows),
+        "axis": {"title": None, "labelLimit": 170, "labelFontSize": 12, "labelOpacity": 1},
+        "scale": {"paddingInner": 0.3},
+    }
+    offset = {"field": "way", "sort": ["path", "state"], "scale": {"paddingInner": 0.1}}
+    x = number("v", f"delay [{unit.name}]", tickCount=8)
+    filled = {
+        "mark": {"type": "bar"},
+        "encoding": {
+            "x": x,
+            "color": {"field": "hop", "scale": scale, "legend": {"title": None}},
+            "order": {"field": "order"},
+            "tooltip": [{"field": "hop", "title": "hop"}, tip("v", f"delay [{unit.name}]", ",.2f")],
+        },
+    }
+    places = {"y": y, "yOffset": offset}
+    filled["encoding"] |= places
+    tick = {"mark": {"type": "tick", "color": "currentColor", "thickness": 2}}
+    text = {"mark": {"type": "text", "align": "left", "dx": 6}}
+    said = {"text": {"field": "said"}}
+    marks = {"data": {"values": ends}, "encoding": {"x": x, **places}}
+    return {
+        "width": WIDE - 90,
+        "height": {"step": 20},
+        "data": {"values": bars},
+        "layer": [
+            filled,
+            marks | tick,
+            marks | text | {"encoding": {"x": x, **places, **said}},
+        ],
+    }
+
+
+def _bin(value: float, edges: Sequence[float]) -> int:
+    return min(max(int(np.searchsorted(edges, value, "right")) - 1, 0), len(edges) - 2)
+
+
+def _delays(story: Story) -> tuple[list[float], list[float], Spec]:
+    """Return total delays, the borders of their bins, and an axis for both."""
+    unit = style.unit_for(max(one.hops["total"] for one in story.liquidations))
+    values = [one.hops["total"] / unit.us for one in story.liquidations]
+    edges, kind = style.edges(values)
+    title = f"delay from the price to the last fill [{unit.name}]"
+    axis = number("x", title, grid=False, tickCount=8, format="~g", labelOverlap=True)
+    scale = {"type": kind, "domain": [edges[0], edges[-1]], "nice": False, "zero": False}
+    return values, edges, axis | {"scale": scale}
+
+
+def _totals(story: Story) -> Spec:
+    """Draw how total delay is spread."""
+    values, edges, x = _delays(story)
+    counts: dict[tuple[int, str], int] = defaultdict(int)
+    for one, value in zip(story.liquidations, values, strict=True):
+        counts[_bin(value, edges), one.spoke] += 1
     rows = [
-        {"t": round(one.at_us / unit.us, 4)}
-        | {f"v{number}": line.values[place] for number, line in enumerate(series)}
-        for place, one in enumerate(story.samples)
+        {"x": edges[place], "until": edges[place + 1], "spoke": spoke, "count": count}
+        for (place, spoke), count in sorted(counts.items())
     ]
-    names = list(dict.fromkeys(line.name for line in series))
-    colour_of = {line.name: line.colour for line in series}
-    scale = palette(names, [colour_of[name] for name in names])
-    money = title == "US dollars"
-    marks = []
-    for number, line in enumerate(series):
-        kind: Spec = {"type": "area", "line": True, "fillOpacity": 0.18} if line.filled else {}
-        kind = kind or {"type": "line", "strokeDash": list(line.dash)}
-        kind |= {"interpolate": "step-after", "clip": True, "point": len(rows) < 3}
-        y = {"field": f"v{number}", "type": "quantitative"}
-        y["axis"] = axis(title, labelExpr=DOLLARS) if money else axis(title)
-        legend = {"title": None, "symbolType": "stroke"} if len(names) > 1 else None
-        colour = {"datum": line.name, "scale": scale, "legend": legend}
-        marks.append({"mark": kind, "encoding": {"x": x, "y": y, "color": colour}})
-    form = "$,.0f" if money else ",.1f"
-    said = [f"{line.name}, used" if line.dash else line.name for line in series]
-    tips = [tip("t", f"time [{unit.name}]", ",.2f")]
-    tips += [tip(f"v{number}", name, form) for number, name in enumerate(said)]
-    return {
-        "width": width,
-        "height": height,
-        "data": {"values": rows},
-        "layer": [_bands(story), *marks, _pointer(x, tips)],
-    }
+    y = height("count", "commands", format="~s") | {"stack": "zero"}
+    tips = [tip("x", "from", ",.2f"), tip("until", "to", ",.2f"), tip("count", "commands", ",")]
+    encoding = {"x": x, "x2": {"field": "until"}, "y": y, "color": _by_spoke(story)}
+    bars = {"mark": {"type": "bar", "binSpacing": 1}, "encoding": encoding | {"tooltip": tips}}
+    return {"width": HALF, "height": 210, "data": {"values": rows}, **bars}
 
 
-def _pointer(x: Spec, tips: list[Spec]) -> Spec:
-    """Return a rule that follows the pointer and says the values beside it."""
-    select = {"type": "point", "on": "pointerover", "clear": "pointerout", "nearest": True}
-    shown = {"condition": {"param": "hover", "empty": False, "value": 0.4}, "value": 0}
-    return {
-        "params": [{"name": "hover", "select": {**select, "encodings": ["x"]}}],
-        "mark": {"type": "rule", "stroke": "currentColor"},
-        "encoding": {"x": x, "opacity": shown, "tooltip": tips},
+def _moves(story: Story, course: Course) -> Spec:
+    """Draw how far the price had moved at the fill, by delay: liquidations in bins of both."""
+    values, edges, x = _delays(story)
+    moved = []
+    for place, asset in enumerate(story.result.assets):
+        own = [one for one in story.liquidations if one.asset == asset]
+        before = course.price_at(place, [one.at_us - one.hops["total"] for one in own])
+        moved += [
+            (one, 100 * (one.price_usd6 / 1e6 / max(1e-9, price) - 1))
+            for one, price in zip(own, before, strict=True)
+        ]
+    borders, _ = style.edges([0.0, *(move for _, move in moved)])
+    delay_of = {id(one): value for one, value in zip(story.liquidations, values, strict=True)}
+    together: dict[tuple[int, int, str], float] = defaultdict(float)
+    for one, move in moved:
+        key = (_bin(delay_of[id(one)], edges), _bin(move, borders), one.asset)
+        together[key] += _usd(one)
+    rows = [
+        {
+            "x": round((edges[place] + edges[place + 1]) / 2, 4),
+            "move": round((borders[level] + borders[level + 1]) / 2, 4),
+            "asset": asset,
+            "usd": round(usd),
+        }
+        for (place, level, asset), usd in sorted(together.items())
+    ]
+    color = {
+        "field": "asset",
+        "type": "nominal",
+        "scale": style.palette(story.result.assets, style.ASSETS),
+        "legend": {"title": None, "symbolType": "circle", "symbolOpacity": 1},
     }
+    encoding = {"x": x, "y": height("move", "price move [%]"), "color": color}
+    encoding["size"] = _closed(max(row["usd"] for row in rows), (6, 320))
+    encoding["tooltip"] = [tip("x", "delay", ",.2f"), tip("move", "move [%]", ",.2f")]
+    encoding["tooltip"] += [tip("usd", "closed", "$,.0f")]
+    circles = {"mark": {"type": "circle", "opacity": 0.65}, "encoding": encoding}
+    zero = {"mark": {"type": "rule", "opacity": 0.4}, "encoding": {"y": {"datum": 0}}}
+    layers = [zero, circles]
+    return {"width": HALF, "height": 210, "data": {"values": rows}, "layer": layers}
+
+
+def _blind(story: Story, course: Course) -> Spec:
+    """Draw how far prices move while one liquidation is under way."""
+    colours = style.ASSETS
+    lines = [
+        Series(asset, colours[place % len(colours)], values)
+        for place, (asset, values) in enumerate(moves(story).items())
+    ]
+    return course.lines(lines, "move in one delay [%]", (WIDE, 190))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from messaging.dice import BLOCK
 from messaging.envelope import Envelope
 from messaging.latency import Constant, Held, Latency, Lognormal, Uniform
 from messaging.messages import Acknowledged, Family
@@ -16,7 +17,9 @@ from messaging.units import HOUR_US, HUB, SECOND_US, Height, Micros, NodeId, Ppm
 BASE, ARBITRUM = NodeId("base"), NodeId("arbitrum")
 SLOW = Lognormal(median_s=36, sigma=0.5)
 PLAIN = LinkPolicy(latency=SLOW)
-COUNT = 260  # more than one block of draws
+COUNT = 260
+FIRST = BLOCK - COUNT // 2
+SEQS = range(FIRST, FIRST + COUNT)  # on both sides of the edge of a block of draws
 
 shares = st.integers(0, 1_000_000).map(Ppm)
 seeds = st.integers(0, 2**32)
@@ -35,8 +38,8 @@ def network(policy: LinkPolicy, seed: int = 1, other: LinkPolicy = PLAIN) -> Net
 
 
 def row(net: Network, count: int = COUNT, now_us: int = 0) -> list[Sequence[Micros]]:
-    """Send frames 1 to `count` of one channel, all at the same time."""
-    return [net.arrivals(frame(seq), Micros(now_us)) for seq in range(1, count + 1)]
+    """Send `count` frames of one channel in a row, all at the same time."""
+    return [net.arrivals(frame(FIRST + number), Micros(now_us)) for number in range(count)]
 
 
 def delays_us(latency: Latency, seed: int = 1, count: int = COUNT) -> list[int]:
@@ -67,13 +70,13 @@ def test_a_link_that_loses_more_loses_the_same_and_others_besides(
     assert all(a or not b for a, b in zip(fewer, more, strict=True))
 
 
-@given(again=st.lists(st.tuples(st.integers(1, COUNT), st.integers(0, COUNT)), max_size=60))
+@given(again=st.lists(st.tuples(st.sampled_from(SEQS), st.integers(0, SEQS[-1])), max_size=60))
 def test_resends_and_frames_outside_the_row_move_no_first_journey(
     again: list[tuple[int, int]],
 ) -> None:
     faulty = LinkPolicy(latency=SLOW, loss_ppm=Ppm(200_000), repeat_ppm=Ppm(200_000))
     net, found = network(faulty), []
-    for seq in range(1, COUNT + 1):
+    for seq in SEQS:
         found.append(net.arrivals(frame(seq), Micros(0)))
         for after, old in again:
             if after == seq:
@@ -124,9 +127,9 @@ def test_each_channel_each_direction_and_each_seed_draws_for_itself() -> None:
     assert len({tuple(map(tuple, one)) for one in rows}) == len(rows)
 
 
-@given(st.integers(1, COUNT))
+@given(st.sampled_from(SEQS))
 def test_a_draw_depends_on_the_number_and_not_on_the_way_there(seq: int) -> None:
-    assert network(PLAIN).arrivals(frame(seq), Micros(0))[0] == delays_us(SLOW)[seq - 1]
+    assert network(PLAIN).arrivals(frame(seq), Micros(0))[0] == delays_us(SLOW)[seq - FIRST]
 
 
 @given(seed=seeds, now_us=st.integers(0, 2**50))
@@ -269,9 +272,9 @@ def test_no_frame_arrives_while_the_link_is_cut_off_nor_before_its_delay(
     net = network(LinkPolicy(latency=SLOW, windows=cut, in_order=in_order))
     plain = delays_us(SLOW, count=len(sent_us))
 
-    for seq, now_us in enumerate(sent_us, start=1):
+    for seq, now_us in enumerate(sent_us, start=FIRST):
         found = net.arrivals(frame(seq), Micros(now_us))
-        assert all(at_us >= now_us + plain[seq - 1] for at_us in found)
+        assert all(at_us >= now_us + plain[seq - FIRST] for at_us in found)
         assert not any(one.from_us <= at < one.until_us for one in cut for at in found)
         assert found or any(one.kind is WindowKind.DROP for one in cut)
 
