@@ -33,7 +33,7 @@ def requested(
     """Answer a request for credit (P29 to P33)."""
     known = hub.reservations.get(asked.rid)
     if known is not None:
-        return [Send(zone.name, Family.RESERVATION, reservation.repeat(known, asked))]
+        return [Send(zone.name, Family.RESERVATION, reservation.repeat(known, asked, zone.name))]
     reason = _refusal(hub, zone, asked, now_us)
     if reason is not None:
         rejected = reservation.reject(asked, zone.name, reason)
@@ -119,7 +119,7 @@ def halt(zone: Zone, reason: HaltReason) -> list[Effect]:
     if zone.halted is not None:
         return []
     zone.halted = reason
-    return [Send(zone.name, Family.CONTROL, SpokeHalted(spoke=zone.name, reason=reason))]
+    return [Send(zone.name, Family.RESERVATION, SpokeHalted(spoke=zone.name, reason=reason))]
 
 
 def marked(zone: Zone, mark: Watermark, height: Height) -> None:

@@ -42,7 +42,7 @@ class Reduction(msgspec.Struct, frozen=True):
 
     spoke: int
     asset: int
-    size_qty8: Qty8  # what it is now, commands under way counted
+    reported_qty8: Qty8  # its size as reported; commands under way may bring it down meanwhile
     target_qty8: Qty8
     state_version: int
 
@@ -62,7 +62,7 @@ def keep_share(
     equity_usd6 = standing.equity_usd6 - cost_pending_usd6
     cost_usd6 = ratio_up(standing.notional_usd6, policy.cost_ppm)
     aim_usd6 = standing.maintenance_usd6 + ratio_up(standing.notional_usd6, policy.target_extra_ppm)
-    assert aim_usd6 > cost_usd6, "checked when the scenario was read: target margin > cost"
+    assert aim_usd6 > cost_usd6, "checked when the scenario was read: target_extra > cost"
     return min(max(0, equity_usd6 - cost_usd6), aim_usd6 - cost_usd6), aim_usd6 - cost_usd6
 
 
@@ -88,14 +88,14 @@ def plan(
     for spoke, view in enumerate(account.views):
         for position in view.latest.positions:
             asset = places[position.asset]
-            size_qty8 = Qty8(abs(position.qty8))
-            size_qty8 = min(size_qty8, bounds.get((spoke, asset), size_qty8))
+            reported_qty8 = Qty8(abs(position.qty8))
+            size_qty8 = min(reported_qty8, bounds.get((spoke, asset), reported_qty8))
             pending = sum(c.spoke == spoke and c.asset == asset for c in account.commands)
             share = 0 if pending >= policy.commands_max - 1 else stays
             target_qty8 = Qty8(size_qty8 * share // of)
             if target_qty8 < size_qty8:
                 reductions.append(
-                    Reduction(spoke, asset, size_qty8, target_qty8, view.latest.version)
+                    Reduction(spoke, asset, reported_qty8, target_qty8, view.latest.version)
                 )
     return reductions
 

@@ -38,11 +38,17 @@ def reported(hub: HubState, zone: Zone, state: StateReported, height: Height) ->
 
 
 def _carried_usd6(hub: HubState, view: SpokeView) -> int:
-    """Return the initial margin at age zero of what is reported, at cost (for the zone cap)."""
+    """Return the initial margin at age zero of what is reported, at cost, for the zone cap.
+
+    The larger of final and newest report: what lowers it waits for finality (P53).
+    """
     assets = hub.policy.margin.assets
-    return sum(
-        ratio_up(abs(position.cost_usd6), assets[hub.places[position.asset]].initial_margin_ppm)
-        for position in view.latest.positions
+    return max(
+        sum(
+            ratio_up(abs(held.cost_usd6), assets[hub.places[held.asset]].initial_margin_ppm)
+            for held in state.positions
+        )
+        for state in (view.latest, view.settled)
     )
 
 
@@ -84,26 +90,36 @@ def _settle(
             insurance_share_ppm=hub.policy.liquidation.insurance_share_ppm,
         )
         hub.ledger.post(posting)
-    hub.keep(close_out(hub, see(account, zone.place, view)))
+    zone.carried_usd6 += _carried_usd6(hub, view) - _carried_usd6(hub, before)
+    settled = see(account, zone.place, view)
+    hub.keep(settled)
     hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))
+    close_out(hub, settled)
 
 
-def close_out(hub: HubState, account: Account) -> Account:
+def close_out(hub: HubState, account: Account) -> None:
     """Write a shortfall off once nothing can change it any more (rule L4).
 
-    That is: frozen, no command under way, every report final and without positions.
+    That is: frozen, no command under way, no reservation open, every report final and without
+    positions. Whoever is not there yet is tried again with the hub's next look.
     """
-    if account.status is not MarginStatus.FROZEN or account.commands or not account.flat:
-        return account
+    ready = (
+        account.status is MarginStatus.FROZEN
+        and not account.closed_out
+        and not account.commands
+        and not hub.open_of.get(account.id)
+        and account.flat
+    )
     shortfall_usd6 = -hub.ledger.cash_usd6(account.id)
-    if shortfall_usd6 <= 0:
-        return account
+    if not ready or shortfall_usd6 <= 0:
+        return
     insurance_usd6 = hub.ledger.balances[ledger.INSURANCE]
     hub.ledger.post(ledger.write_off(account.id, Usd6(shortfall_usd6), insurance_usd6))
     hub.ledger.forgive(account.id, shortfall_usd6)
     hub.ledger.bad_debt_usd6 += shortfall_usd6
     hub.ledger.insurance_used_usd6 += min(shortfall_usd6, max(0, insurance_usd6))
-    return msgspec.structs.replace(account, closed_out=True)
+    hub.keep(msgspec.structs.replace(account, closed_out=True))
+    hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))
 
 
 def filled(hub: HubState, zone: Zone, fill: LiquidationFilled) -> list[Effect]:
@@ -122,8 +138,8 @@ def done(hub: HubState, zone: Zone, ended: LiquidationDone) -> list[Effect]:
     place = zone.commands.pop(ended.liq_id, None)
     if place is not None:
         account = liquidation.end(hub.accounts[place], ended)
-        hub.keep(close_out(hub, account))
-        hub.book.set_cash(place, hub.ledger.cash_usd6(account.id))
+        hub.keep(account)
+        close_out(hub, account)
     return [
         Send(zone.name, Family.LIQUIDATION, LiquidationAcknowledged(liq_id=ended.liq_id)),
     ]

@@ -75,8 +75,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def encumbered_usd6(self) -> int:
         """Return what it takes out of the account's free credit."""
         if self.open:
-            return self.amount_usd6
-        return 0 if self.carried or self.state is not State.SETTLED else self.used_usd6
+            return max(self.amount_usd6, self.used_usd6)  # more is used only against the rules
+        return 0 if self.carried or self.state is State.REJECTED else self.used_usd6
 
 
 class Evidence(NamedTuple):
@@ -125,9 +125,9 @@ def reject(asked: ReservationRequested, spoke: NodeId, reason: RejectReason) -> 
     )
 
 
-def repeat(known: Reservation, asked: ReservationRequested) -> Answer:
+def repeat(known: Reservation, asked: ReservationRequested, spoke: NodeId) -> Answer:
     """Answer a request whose id is known (P32, P33). The first request stays untouched."""
-    if asked == known.request:
+    if asked == known.request and spoke == known.spoke:
         return known.answer
     return ReservationRejected(rid=asked.rid, reason=RejectReason.EXISTS_DIFFERENT)
 
@@ -135,38 +135,44 @@ def repeat(known: Reservation, asked: ReservationRequested) -> Answer:
 def use(known: Reservation, used: CreditUsed, height: Height) -> Reservation | Evidence:
     """Raise the used credit to what the spoke reports, at once (P34).
 
-    A report that a release has already covered changes nothing; one that contradicts the
-    spoke's earlier word is evidence (P35).
+    A report that says no more than is known changes nothing; one that contradicts the spoke's
+    earlier word, or its right, is evidence (P35, P64).
     """
+    raised = _raise_use(known, used.used_usd6, height)
     if used.used_usd6 > known.amount_usd6:
-        return Evidence(HaltReason.USED_TOO_MUCH, known)
-    if used.used_usd6 <= known.used_usd6:
+        return Evidence(HaltReason.USED_TOO_MUCH, raised)
+    if raised is known:
         return known
-    raised = msgspec.structs.replace(known, used_usd6=used.used_usd6, use_height=height)
     if known.closed is not None:
         return Evidence(HaltReason.USED_AFTER_CLOSE, raised)
     if not known.open:  # released by a watermark that claimed no such use would follow
         return Evidence(HaltReason.BROKEN_CLAIM, raised)
+    if used.block_time_us >= known.expires_max_us:
+        return Evidence(HaltReason.USED_LATE, raised)
     return raised
 
 
 def close(known: Reservation, closed: ReservationClosed, height: Height) -> Reservation | Evidence:
     """Note the spoke's close; the release waits until it is final (P36)."""
+    raised = _raise_use(known, closed.used_usd6, height)
     if closed.used_usd6 > known.amount_usd6:
-        return Evidence(HaltReason.USED_TOO_MUCH, known)
+        return Evidence(HaltReason.USED_TOO_MUCH, raised)
     if closed.used_usd6 < known.used_usd6:
         return Evidence(HaltReason.USED_AFTER_CLOSE, known)
     if known.closed is not None:
-        return known
+        same = closed.used_usd6 == known.closed.used_usd6
+        return known if same else Evidence(HaltReason.USED_AFTER_CLOSE, raised)
     if not known.open:
-        agrees = closed.used_usd6 == known.used_usd6
-        return known if agrees else Evidence(HaltReason.BROKEN_CLAIM, known)
+        return known if raised is known else Evidence(HaltReason.BROKEN_CLAIM, raised)
+    return msgspec.structs.replace(raised, closed=closed, close_height=height)
+
+
+def _raise_use(known: Reservation, used_usd6: Usd6, height: Height) -> Reservation:
+    """Return the reservation with the larger use; positions do not carry what is new (P54)."""
+    if used_usd6 <= known.used_usd6:
+        return known
     return msgspec.structs.replace(
-        known,
-        closed=closed,
-        close_height=height,
-        used_usd6=closed.used_usd6,
-        use_height=max(known.use_height, height) if closed.used_usd6 else known.use_height,
+        known, used_usd6=used_usd6, use_height=max(known.use_height, height), carried=False
     )
 
 

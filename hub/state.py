@@ -123,7 +123,7 @@ class HubState:
         """Return what is known now and how old it is (rules M2, M4)."""
         policy = self.policy
         age_max_us = policy.margin.gain_age_max_s * 1e6
-        price_ages_s = [(now_us - known.observed_us) / 1e6 for known in self.prints]
+        price_ages_s = [max(0, now_us - known.observed_us) / 1e6 for known in self.prints]
         tau_s, gain_share = [], []
         for zone in self.zones:
             age_us = max(0, now_us - zone.state_us) + policy.clock_skew_us

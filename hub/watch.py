@@ -5,7 +5,7 @@ The book proposes, `assess` decides. Rules L5 to L7 of docs/margin.md.
 
 import msgspec
 
-from hub import credit, liquidation
+from hub import credit, liquidation, positions
 from hub.account import Account, Command
 from hub.liquidation import Reduction
 from hub.margin.requirement import Assessment, Conditions
@@ -43,9 +43,12 @@ def _judge(hub: HubState, account: Account, conditions: Conditions) -> list[Effe
     effects: list[Effect] = []
     if status is not account.status:
         effects += _set_status(hub, account, status)
-    short = standing.equity_usd6 < standing.maintenance_usd6
-    if status is MarginStatus.FROZEN and short and standing.notional_usd6:
-        effects += _liquidate(hub, hub.accounts[account.place], standing)
+    if status is MarginStatus.FROZEN and standing.equity_usd6 < standing.maintenance_usd6:
+        account = hub.accounts[account.place]
+        if standing.notional_usd6:
+            effects += _liquidate(hub, account, standing)
+        else:
+            positions.close_out(hub, account)
     return effects
 
 
@@ -109,7 +112,7 @@ def _command(hub: HubState, account: Account, reduction: Reduction) -> Command:
         account=account.id,
         asset=hub.policy.margin.assets[reduction.asset].asset,
         target_qty8=reduction.target_qty8,
-        max_qty8=Qty8(reduction.size_qty8 - reduction.target_qty8),
+        max_qty8=Qty8(reduction.reported_qty8 - reduction.target_qty8),
         state_version=reduction.state_version,
         price_limit_usd6=Usd6(0),
         deadline_us=Micros(zone.heard_us + hub.policy.liquidation.command_ttl_us),

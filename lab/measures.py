@@ -154,7 +154,7 @@ class Measures:
         self.next_sample_us = (now_us // self._step_us + 1) * self._step_us
         hub.bring_book_up()
         conditions = hub.conditions(now_us)
-        equity, maintenance, initial = hub.book.standings(conditions)
+        equity, maintenance, initial, _ = hub.book.standings(conditions)
         cash = np.array([float(hub.ledger.cash_usd6(account.id)) for account in hub.accounts])
         held = np.array([float(hub.ledger.reserved_usd6(account.id)) for account in hub.accounts])
         collateral = np.maximum(cash, 0.0)

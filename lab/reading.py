@@ -283,11 +283,10 @@ def _check_sense(scenario: Scenario) -> None:
         if asset.jump_ppm >= maintenance:
             expected = f"less than maintenance_margin_ppm = {maintenance}"
             raise InputRefused(f"{at}.jump_ppm", expected=expected, found=asset.jump_ppm)
-        if maintenance + liquidation.target_extra_ppm <= liquidation.cost_ppm:
-            expected = "less than the target margin, or no close could ever restore it"
-            raise InputRefused(
-                "liquidation.cost_ppm", expected=expected, found=liquidation.cost_ppm
-            )
+    if liquidation.target_extra_ppm <= liquidation.cost_ppm:
+        # Else closing would cost more margin than it frees, for a hedged account at the latest.
+        expected = f"less than target_extra_ppm = {liquidation.target_extra_ppm}"
+        raise InputRefused("liquidation.cost_ppm", expected=expected, found=liquidation.cost_ppm)
     _check_order("traders.leverage_max", traders.leverage_min, traders.leverage_max)
     _check_order("traders.open_until_h", traders.open_from_h, traders.open_until_h)
     _check_order("liquidation.restore_ppm", liquidation.call_ppm, liquidation.restore_ppm)

@@ -96,8 +96,9 @@ class Inbox:
             if seq < self.next_seq:
                 # The other end has not heard that it arrived, so it is owed the word again.
                 self.repeats += 1
+                if self.acked_seq == self.next_seq - 1:
+                    self.arrived_us = now_us
                 self.acked_seq = min(self.acked_seq, seq - 1)
-                self.arrived_us = now_us
             elif seq in self.parked:
                 self.repeats += 1
             elif len(self.parked) < PARKED_MAX:

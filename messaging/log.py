@@ -17,6 +17,7 @@ from mcap.exceptions import McapError
 from mcap.records import Attachment, Chunk, Footer, McapRecord, Message, Metadata
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 from mcap.writer import Writer
+from zstandard import ZstdError
 
 from messaging.codec import decode_record
 from messaging.envelope import Envelope
@@ -28,6 +29,7 @@ from messaging.units import HUB
 
 PROFILE = "omnimargin"
 END = "end"
+SUMS = "attachments"
 CHUNK_BYTES = 256 * 1024
 RECORD_BYTES_MAX = 256 * 1024 * 1024
 FLUSH_RECORDS = 2_000
@@ -35,7 +37,19 @@ DIGEST_BYTES = 16
 _PIECE_BYTES = 1 << 16
 
 # What a damaged file makes the MCAP reader and zstd raise; both say no more than that.
-_DAMAGE = (McapError, CRCValidationError, ValueError, struct.error, EOFError, MemoryError)
+_DAMAGE = (
+    McapError,
+    CRCValidationError,
+    ZstdError,
+    KeyError,
+    ValueError,
+    OverflowError,
+    struct.error,
+    EOFError,
+    MemoryError,
+)
+# The data section ends with a record of four bytes, its checksum; nothing covers its head.
+_DATA_END = b"\x0f" + (4).to_bytes(8, "little")
 
 
 class Digest:
@@ -65,6 +79,10 @@ class Digest:
         self._hash.update(b"".join(self._pieces))
         self._pieces.clear()
         self._size = 0
+
+
+def _sum(data: bytes) -> str:
+    return blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
 class End(msgspec.Struct, frozen=True):
@@ -111,6 +129,8 @@ class LogWriter:
         self._writer.start(profile=PROFILE)
         for name, data in attachments.items():
             self._writer.add_attachment(0, 0, name, "application/octet-stream", data)
+        # MCAP's own checksum of an attachment is only compared at the end of the file.
+        self._writer.add_metadata(SUMS, {name: _sum(data) for name, data in attachments.items()})
         self._schema = self._writer.register_schema("record", "", b"")
         self._channels: dict[str, int] = {}
         self._count = 0
@@ -134,6 +154,8 @@ class LogWriter:
 
     def finish(self, end: End) -> None:
         """Close the log in order."""
+        # The last word comes behind the last record.
+        self._writer.flush()  # type: ignore[no-untyped-call]
         words = {"status": end.status, "records": str(end.records), "digest": end.digest}
         self._writer.add_metadata(END, words)
         self._writer.finish()  # type: ignore[no-untyped-call]
@@ -205,15 +227,17 @@ class LogReader:
             try:
                 part = next(parts, None)
                 inside = breakup_chunk(part, validate_crc=True) if type(part) is Chunk else ()
+                if isinstance(part, Metadata) and part.name == END:
+                    words = part.metadata
+                    self.end = End(words["status"], int(words["records"]), words["digest"])
+                elif isinstance(part, Metadata) and part.name == SUMS:
+                    self._check_attachments(part.metadata)
             except _DAMAGE as error:
                 raise self._torn(offset, error) from None
             if part is None:
                 break
             if isinstance(part, Attachment):
                 self.attachments[part.name] = part.data
-            elif isinstance(part, Metadata) and part.name == END:
-                words = part.metadata
-                self.end = End(words["status"], int(words["records"]), words["digest"])
             elif isinstance(part, Footer):
                 self._check_summary(part)
             for message in inside:
@@ -231,11 +255,18 @@ class LogReader:
         self._last_us = record.at_us
         return record
 
+    def _check_attachments(self, sums: Mapping[str, str]) -> None:
+        if {name: _sum(data) for name, data in self.attachments.items()} != sums:
+            raise ValueError("an attachment does not match its checksum")
+
     def _check_summary(self, footer: Footer) -> None:
         """Check the part behind the data, which the MCAP reader leaves unchecked."""
-        if footer.summary_start == 0:
-            return
         here = self._file.tell()
+        if not len(_DATA_END) + 4 <= footer.summary_start < here:
+            raise self._torn(here, "the summary is missing")
+        self._file.seek(footer.summary_start - 4 - len(_DATA_END))
+        if self._file.read(len(_DATA_END)) != _DATA_END:
+            raise self._torn(footer.summary_start, "the end of the data is not marked")
         self._file.seek(footer.summary_start)
         # The checksum covers the footer too, up to the checksum itself.
         length = here - 4 - footer.summary_start

@@ -172,7 +172,8 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="waterm
 
     On `reservation`: no use of a grant that expires by then follows (P37). On `margin-state`:
     every change up to the envelope's height came before. On `liquidation`: no fill of a command
-    whose deadline is by then follows (P82). Lost: the next one says more.
+    whose deadline is by then follows (P82). `open_count` says how many accounts, active
+    reservations or live commands there are. Lost: the next one says more.
     """
 
     spoke_time_us: Time
@@ -337,6 +338,7 @@ class HaltReason(StrEnum):
 
     USED_TOO_MUCH = "used_too_much"
     USED_AFTER_CLOSE = "used_after_close"
+    USED_LATE = "used_late"
     UNKNOWN_RESERVATION = "unknown_reservation"
     TIME_REGRESSED = "time_regressed"
     BROKEN_CLAIM = "broken_claim"

@@ -49,7 +49,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
         for halt in self.halts:
             if halt.from_us > now_us:
                 break
-            before = (halt.from_us - 1) // block_us
+            before = max(0, (halt.from_us - 1) // block_us)
             height -= (min(halt.until_us - 1, now_us) // block_us) - before
         return Height(height)
 

@@ -33,8 +33,9 @@ def trade(spoke: SpokeState, now_us: Micros) -> list[Effect]:
     All commands of one position share its slice; each fill is booked to the one with the
     smallest target (P80).
     """
+    chain_us = spoke.policy.chain.time_at(now_us)
     for liq_id in _smallest_targets(spoke):
-        _fill(spoke, liq_id)
+        _fill(spoke, liq_id, chain_us)
     return finish(spoke, now_us)
 
 
@@ -72,22 +73,23 @@ def _smallest_targets(spoke: SpokeState) -> list[LiquidationId]:
     return list(ruling.values())
 
 
-def _fill(spoke: SpokeState, liq_id: LiquidationId) -> None:
+def _fill(spoke: SpokeState, liq_id: LiquidationId, chain_us: Micros) -> None:
     """Trade one slice of a command, as much as depth allows."""
     order = spoke.orders[liq_id]
     command, policy = order.command, spoke.policy
     place = spoke.places[command.asset]
     market, middle_usd6 = policy.markets[place], spoke.prices_usd6[place]
     trader = spoke.trader(command.account)
-    if command.state_version > trader.version:
-        return
+    if command.state_version > trader.version or chain_us >= command.deadline_us:
+        return  # it ends without a fill
     slice_s = policy.slice_us / 1e6
     budget_usd6 = int(market.unwind_usd6_per_s * slice_s * spoke.depth_ppm / 1e6)
     position_qty8 = trader.holding(command.asset).qty8
     qty8 = liquidation.slice_qty8(order, position_qty8, middle_usd6, budget_usd6)
-    limit_usd6 = command.price_limit_usd6
-    if qty8 == 0 or liquidation.beyond(limit_usd6, position_qty8, middle_usd6):
+    if qty8 == 0:
         return
     price_usd6 = venue.fill_price_usd6(market, middle_usd6, qty8, spoke.depth_ppm)
+    if liquidation.beyond(command.price_limit_usd6, position_qty8, price_usd6):
+        return
     spoke.keep_trader(venue.trade(trader, market, qty8, price_usd6, liquidation=True))
     spoke.orders[liq_id] = liquidation.filled(order, qty8, price_usd6)

@@ -40,8 +40,7 @@ class Spoke:
 
     def start(self) -> Sequence[Effect]:
         """See `messaging.node.Node.start`."""
-        zero = Micros(0)
-        return (self._timer(MARK, zero), self._timer(FUNDING, self._policy.funding_us))
+        return (self._mark_timer(Micros(1)), self._timer(FUNDING, self._policy.funding_us))
 
     def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         """See `messaging.node.Node.handle`."""
@@ -82,7 +81,8 @@ class Spoke:
                 if told.margin_version > spoke.status.get(told.account, (0, None))[0]:
                     spoke.status[told.account] = (told.margin_version, told.status)
             case LiquidationOrdered() as command:
-                return closing.ordered(spoke, command, now_us) + self._want_slice(now_us)
+                refused = closing.ordered(spoke, command, now_us)
+                return refused + self._want_slice(Micros(now_us + 1))
             case LiquidationAcknowledged(liq_id=liq_id):
                 if liq_id not in spoke.live:
                     spoke.orders.pop(liq_id, None)
@@ -114,7 +114,7 @@ class Spoke:
         elif name == SLICE:
             self._slice_set = False
             effects = closing.trade(spoke, now_us)
-            effects += self._want_slice(Micros(now_us + self._policy.slice_us - 1))
+            effects += self._want_slice(Micros(now_us + self._policy.slice_us))
         elif name == FUNDING:
             self._fund()
             effects = [self._timer(FUNDING, Micros(now_us + self._policy.funding_us))]
@@ -122,7 +122,8 @@ class Spoke:
             assert name == MARK
             effects = orders.expire(spoke, now_us) + closing.finish(spoke, now_us)
             effects += spoke.reports(now_us) + self._marks(now_us)
-            effects.append(self._timer(MARK, Micros(now_us + self._policy.watermark_us)))
+            block_us = self._policy.chain.time_at(now_us)
+            effects.append(self._mark_timer(Micros(block_us + self._policy.watermark_us)))
         return effects + spoke.reports(now_us)
 
     def _block(self, now_us: Micros) -> list[Effect]:
@@ -150,7 +151,8 @@ class Spoke:
     def _marks(self, now_us: Micros) -> list[Effect]:
         """Say on every channel that everything up to this block has been told (P51)."""
         chain, spoke = self._policy.chain, self.state
-        open_counts = (len(spoke.traders), len(spoke.credits), len(spoke.live))
+        active = sum(len(rids) for rids in spoke.credits_of.values())
+        open_counts = (len(spoke.traders), active, len(spoke.live))
         return [
             Send(
                 self._policy.hub,
@@ -166,14 +168,19 @@ class Spoke:
         if self._block_set:
             return []
         self._block_set = True
-        return [self._timer(BLOCK, now_us)]
+        return [self._timer(BLOCK, Micros(now_us + 1))]
 
-    def _want_slice(self, after_us: Micros) -> list[Effect]:
-        """Trade liquidations in the first block after `after_us`, if any are live."""
+    def _want_slice(self, due_us: Micros) -> list[Effect]:
+        """Trade liquidations in the first block at or after `due_us`, if any are live."""
         if self._slice_set or not self.state.live:
             return []
         self._slice_set = True
-        return [self._timer(SLICE, after_us)]
+        return [self._timer(SLICE, due_us)]
 
-    def _timer(self, name: str, after_us: Micros) -> SetTimer:
-        return SetTimer(name, self._policy.chain.next_block_us(after_us))
+    def _timer(self, name: str, due_us: Micros) -> SetTimer:
+        """Wake in the first block at or after `due_us`."""
+        return SetTimer(name, self._policy.chain.next_block_us(Micros(due_us - 1)))
+
+    def _mark_timer(self, due_us: Micros) -> SetTimer:
+        """Wake just behind that block, for a watermark follows all that it covers (P51)."""
+        return SetTimer(MARK, Micros(self._timer(MARK, due_us).at_us + 1))

@@ -2,6 +2,8 @@
 
 import heapq
 
+import msgspec
+
 from messaging.effects import Effect
 from messaging.messages import CloseReason, MarginStatus, OrderPlaced, ReservationRequested
 from messaging.units import AccountId, Micros, Qty8, ReservationId, Usd6, ratio_up, value_up
@@ -29,7 +31,8 @@ def execute(spoke: SpokeState, waiting: Waiting, now_us: Micros) -> list[Effect]
     if not may_open(spoke, order.account):
         spoke.refused += 1
         return []
-    return _open(spoke, waiting, market, opening_qty8, now_us)
+    rest = msgspec.structs.replace(order, qty8=opening_qty8)
+    return _open(spoke, Waiting(rest, waiting.placed_us), market, opening_qty8, now_us)
 
 
 def may_open(spoke: SpokeState, account: AccountId) -> bool:

@@ -50,7 +50,7 @@ class Trader(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         version: number of the last report.
-        holdings: open positions only, by asset in order of opening.
+        holdings: open positions only, the one traded last at the end.
         realised_usd6: P&L realised by closing and by funding, since the beginning.
         fees_usd6, liquidation_fees_usd6: charged since the beginning.
     """

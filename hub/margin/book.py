@@ -33,6 +33,18 @@ class Row(NamedTuple):
     figures: list[float]
 
 
+class Standings(NamedTuple):
+    """All accounts at once [usd6], each array of shape (accounts,).
+
+    Requirements and gross notional count positions as liquidations under way bound them.
+    """
+
+    equity: Floats
+    maintenance: Floats
+    initial: Floats
+    gross: Floats
+
+
 class Book:
     """Positions of every account in one table: (spoke, account, figure).
 
@@ -86,8 +98,8 @@ class Book:
             spokes, places, figures = zip(*rows, strict=True)
             self._table[spokes, places] = np.array(figures, dtype=np.float64)
 
-    def standings(self, conditions: Conditions) -> tuple[Floats, Floats, Floats]:
-        """Return equity, maintenance and initial margin of all accounts [usd6], (accounts,)."""
+    def standings(self, conditions: Conditions) -> Standings:
+        """Return how every account stands."""
         assets = self._assets
         prices = np.array(conditions.prices_usd6, dtype=np.float64) / ONE
         qty8 = self._table[:, :, :assets]
@@ -98,28 +110,29 @@ class Book:
         capped = np.minimum(pnl, (qty8 != 0.0) @ self._caps_usd6) * share
         equity = self._cash_usd6 + np.where(pnl > 0.0, capped, pnl).sum(axis=0)
 
-        maintenance, initial = np.zeros((2, qty8.shape[1]))
+        maintenance, initial, gross = np.zeros((3, qty8.shape[1]))
         for asset, risk in enumerate(self._policy.assets):
             value = self._table[:, :, assets + asset] * prices[asset]
             tau_s = np.abs(value)
+            gross += tau_s.sum(axis=0)
             tau_s /= 3.0 * risk.unwind_usd6_per_s
             tau_s += np.array([row[asset] for row in conditions.tau_s])[:, None]
             value *= self._policy.buffer.range_fraction(risk, tau_s, np.sqrt)
             scan = np.abs(value.sum(axis=0))
             maintenance += scan
             initial += scan * (risk.initial_margin_ppm / risk.maintenance_margin_ppm)
-        return equity, maintenance, initial
+        return Standings(equity, maintenance, initial, gross)
 
     def proposed(self, conditions: Conditions, *, call_ppm: int, restore_ppm: int) -> list[int]:
         """Return the places of accounts whose status may have to change, in order.
 
         Complete: an account that `assess` would call, liquidate or restore is among them.
         """
-        equity, maintenance, _ = self.standings(conditions)
-        # Ratios are rounded up to whole millionths of notional; the hair covers that as well.
-        hair = HAIR_USD6 + maintenance * 1e-4
+        equity, maintenance, _, gross = self.standings(conditions)
+        # Ratios are rounded up to whole millionths of each leg; the hair covers that as well.
+        hair = HAIR_USD6 + gross * (1e-6 * restore_ppm / 1e6) + maintenance * 1e-9
         code = self._code
-        at_risk = maintenance > 0.0
+        at_risk = (maintenance > 0.0) | (equity < 0.0)
         low = (equity < maintenance + hair) & at_risk
         called = (equity < maintenance * (call_ppm / 1e6) + hair) & at_risk
         restored = equity > maintenance * (restore_ppm / 1e6) - hair

@@ -1,6 +1,6 @@
 """The charts of the report by name, as Vega-Lite specifications with their data inside."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -92,13 +92,11 @@ def moves(story: Story) -> dict[str, list[float | None]]:
     return moved
 
 
-def _by_spoke(story: Story) -> Spec:
-    return {
-        "field": "spoke",
-        "type": "nominal",
-        "scale": style.palette(story.result.spokes, SPOKES),
-        "legend": {"title": None, "symbolType": "circle", "symbolOpacity": 1},
-    }
+def _coloured(field: str, names: Sequence[str], colours: Sequence[str]) -> Spec:
+    """Return an encoding of names by colour, with circles for a legend."""
+    legend = {"title": None, "symbolType": "circle", "symbolOpacity": 1}
+    scale = style.palette(names, colours)
+    return {"field": field, "type": "nominal", "scale": scale, "legend": legend}
 
 
 def _closed(largest: float, sizes: tuple[int, int]) -> Spec:
@@ -112,7 +110,7 @@ def _prices(story: Story, course: Course) -> Spec:
     """Draw each asset's price, and liquidations where they were filled."""
     marks, panels = _marks(story, course), []
     largest = max((one["usd"] for ones in marks.values() for one in ones), default=1)
-    color, size = _by_spoke(story), _closed(largest, (4, 420))
+    color, size = _coloured("spoke", story.result.spokes, SPOKES), _closed(largest, (4, 420))
     tips = [tip("t", f"time [{course.unit.name}]", ",.2f"), tip("price", "price", "$,.2f")]
     tips += [tip("usd", "closed", "$,.0f"), tip("count", "commands", ",")]
     for place, asset in enumerate(story.result.assets):
@@ -179,9 +177,10 @@ def _hops(story: Story) -> Spec:
             bars.append({"row": row, "way": "path", "hop": hop, "v": value, "order": order})
         age = round(delays["state_report"] / unit.us, 4)
         bars.append({"row": row, "way": "state", "hop": _STATE, "v": age, "order": 9})
-        total = delays["total"]
-        end = {"row": row, "way": "path", "v": round(total / unit.us, 4)}
-        ends.append(end | {"said": style.duration(total)})
+        total_us, sum_us = delays["total"], sum(delays[hop] for hop in style.HOPS)
+        end = {"row": row, "way": "path", "v": round(total_us / unit.us, 4)}
+        end["text"] = round(max(total_us, sum_us) / unit.us, 4)
+        ends.append(end | {"said": style.duration(total_us)})
     scale = style.palette([*style.HOPS, _STATE], [*style.HOPS.values(), style.STATE_AGE])
     y: Spec = {
         "field": "row",
@@ -196,31 +195,30 @@ def _hops(story: Story) -> Spec:
         "mark": {"type": "bar"},
         "encoding": {
             "x": x,
+            "y": y,
+            "yOffset": offset,
             "color": {"field": "hop", "scale": scale, "legend": {"title": None}},
             "order": {"field": "order"},
             "tooltip": [{"field": "hop", "title": "hop"}, tip("v", f"delay [{unit.name}]", ",.2f")],
         },
     }
-    places = {"y": y, "yOffset": offset}
-    filled["encoding"] |= places
-    tick = {"mark": {"type": "tick", "color": "currentColor", "thickness": 2}}
-    text = {"mark": {"type": "text", "align": "left", "dx": 6}}
-    said = {"text": {"field": "said"}}
-    marks = {"data": {"values": ends}, "encoding": {"x": x, **places}}
+    tick = {"type": "tick", "color": "currentColor", "thickness": 2}
+    text, said = {"type": "text", "align": "left", "dx": 6}, {"text": {"field": "said"}}
+    data = {"values": ends}
     return {
         "width": WIDE - 90,
         "height": {"step": 20},
         "data": {"values": bars},
         "layer": [
             filled,
-            marks | tick,
-            marks | text | {"encoding": {"x": x, **places, **said}},
+            {"data": data, "mark": tick, "encoding": {"x": x, "y": y, "yOffset": offset}},
+            {
+                "data": data,
+                "mark": text,
+                "encoding": {"x": number("text", ""), "y": y, "yOffset": offset, **said},
+            },
         ],
     }
-
-
-def _bin(value: float, edges: Sequence[float]) -> int:
-    return min(max(int(np.searchsorted(edges, value, "right")) - 1, 0), len(edges) - 2)
 
 
 def _delays(story: Story) -> tuple[list[float], list[float], Spec]:
@@ -237,18 +235,21 @@ def _delays(story: Story) -> tuple[list[float], list[float], Spec]:
 def _totals(story: Story) -> Spec:
     """Draw how total delay is spread."""
     values, edges, x = _delays(story)
-    counts: dict[tuple[int, str], int] = defaultdict(int)
-    for one, value in zip(story.liquidations, values, strict=True):
-        counts[_bin(value, edges), one.spoke] += 1
-    rows = [
-        {"x": edges[place], "until": edges[place + 1], "spoke": spoke, "count": count}
-        for (place, spoke), count in sorted(counts.items())
-    ]
-    y = height("count", "commands", format="~s") | {"stack": "zero"}
+    rows: list[Spec] = []
+    heights = [0] * len(edges)
+    for spoke in story.result.spokes:
+        own = zip(story.liquidations, values, strict=True)
+        counts = Counter(style.bin_of(value, edges) for one, value in own if one.spoke == spoke)
+        for place, count in sorted(counts.items()):
+            row = {"x": edges[place], "until": edges[place + 1], "low": heights[place]}
+            heights[place] += count
+            rows.append({**row, "high": heights[place], "count": count, "spoke": spoke})
     tips = [tip("x", "from", ",.2f"), tip("until", "to", ",.2f"), tip("count", "commands", ",")]
-    encoding = {"x": x, "x2": {"field": "until"}, "y": y, "color": _by_spoke(story)}
-    bars = {"mark": {"type": "bar", "binSpacing": 1}, "encoding": encoding | {"tooltip": tips}}
-    return {"width": HALF, "height": 210, "data": {"values": rows}, **bars}
+    encoding: Spec = {"x": x, "x2": {"field": "until"}, "y": height("high", "commands")}
+    encoding |= {"y2": {"field": "low"}, "tooltip": tips}
+    encoding["color"] = _coloured("spoke", story.result.spokes, SPOKES)
+    shape: Spec = {"width": HALF, "height": 210, "data": {"values": rows}}
+    return shape | {"mark": "rect", "encoding": encoding}
 
 
 def _moves(story: Story, course: Course) -> Spec:
@@ -266,7 +267,7 @@ def _moves(story: Story, course: Course) -> Spec:
     delay_of = {id(one): value for one, value in zip(story.liquidations, values, strict=True)}
     together: dict[tuple[int, int, str], float] = defaultdict(float)
     for one, move in moved:
-        key = (_bin(delay_of[id(one)], edges), _bin(move, borders), one.asset)
+        key = (style.bin_of(delay_of[id(one)], edges), style.bin_of(move, borders), one.asset)
         together[key] += _usd(one)
     rows = [
         {
@@ -277,20 +278,16 @@ def _moves(story: Story, course: Course) -> Spec:
         }
         for (place, level, asset), usd in sorted(together.items())
     ]
-    color = {
-        "field": "asset",
-        "type": "nominal",
-        "scale": style.palette(story.result.assets, style.ASSETS),
-        "legend": {"title": None, "symbolType": "circle", "symbolOpacity": 1},
-    }
-    encoding = {"x": x, "y": height("move", "price move [%]"), "color": color}
-    encoding["size"] = _closed(max(row["usd"] for row in rows), (6, 320))
-    encoding["tooltip"] = [tip("x", "delay", ",.2f"), tip("move", "move [%]", ",.2f")]
-    encoding["tooltip"] += [tip("usd", "closed", "$,.0f")]
+    color = _coloured("asset", story.result.assets, style.ASSETS)
+    size = _closed(max(round(usd) for usd in together.values()), (6, 320))
+    tips = [tip("x", "delay", ",.2f"), tip("move", "move [%]", ",.2f")]
+    y = height("move", "price move [%]")
+    encoding: Spec = {"x": x, "y": y, "color": color, "size": size}
+    encoding["tooltip"] = [*tips, tip("usd", "closed", "$,.0f")]
     circles = {"mark": {"type": "circle", "opacity": 0.65}, "encoding": encoding}
-    zero = {"mark": {"type": "rule", "opacity": 0.4}, "encoding": {"y": {"datum": 0}}}
-    layers = [zero, circles]
-    return {"width": HALF, "height": 210, "data": {"values": rows}, "layer": layers}
+    zero = {"data": {"values": [{}]}, "mark": "rule", "encoding": {"y": {"datum": 0}}}
+    shape: Spec = {"width": HALF, "height": 210, "data": {"values": rows}}
+    return shape | {"layer": [zero, circles]}
 
 
 def _blind(story: Story, course: Course) -> Spec:

@@ -6,6 +6,7 @@ expression or a field name.
 """
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -33,21 +34,74 @@ WIDE, HALF, BINS = 1030, 430, 30
 DOLLARS = "replace(format(datum.value, '$~s'), 'G', 'B')"
 
 _INK = "currentColor"
-_WORDS = {"labelColor": _INK, "titleColor": _INK, "titleFontWeight": "normal"}
+_WORDS: Spec = {"labelColor": _INK, "titleColor": _INK, "titleFontWeight": "normal"}
 _WORDS |= {"labelFontSize": 11.5, "titleFontSize": 11.5, "titleOpacity": 0.8}
-_LINES = {"gridColor": _INK, "gridOpacity": 0.11, "domainColor": _INK, "domainOpacity": 0.35}
+_LINES: Spec = {"gridColor": _INK, "gridOpacity": 0.11, "domainColor": _INK, "domainOpacity": 0.35}
 _LINES |= {"tickColor": _INK, "tickOpacity": 0.35}
 CONFIG: Spec = {
     "background": None,
     "font": "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif",
     "view": {"stroke": None},
-    "axis": _WORDS | _LINES | {"labelOpacity": 0.8, "titlePadding": 8},
+    "axis": _WORDS | _LINES | {"labelOpacity": 0.8, "titlePadding": 8, "labelFlush": False},
     "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
-    "legend": _WORDS | {"orient": "top", "columnPadding": 18, "labelLimit": 260},
+    "legend": _WORDS | {"orient": "top", "columnPadding": 18, "titleOrient": "left"},
     "line": {"strokeWidth": 1.8, "strokeJoin": "round"},
     "text": {"color": _INK, "fontSize": 11.5},
     "rule": {"color": _INK},
 }
+
+CSS = """
+:root { color-scheme: light dark; --ink: #1d2733; --soft: #5b6775; --rule: #d9dee5;
+  --page: #ffffff; --tile: #f5f7fa; --loss: #b8323d; --warn: #fff4d6; --warn-ink: #6b4e00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #a3adba; --rule: #38414d;
+  --page: #14181e; --tile: #1e242d; --loss: #f2757e; --warn: #40340f; --warn-ink: #f3d98b; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 1200px; margin: 0 auto; padding: 28px 36px 48px; }
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 19px; margin: 40px 0 6px; padding-top: 14px; border-top: 1px solid var(--rule); }
+h3 { font-size: 15px; margin: 0 0 8px; }
+p { margin: 6px 0; max-width: 100ch; }
+.soft, figcaption { color: var(--soft); font-size: 13.5px; overflow-wrap: anywhere; }
+code { font-size: 13px; overflow-wrap: anywhere; }
+.banner { padding: 10px 14px; border-radius: 6px; margin: 14px 0; max-width: none;
+  background: var(--warn); color: var(--warn-ink); overflow-wrap: anywhere; }
+.banner.bad { background: var(--loss); color: var(--page); font-weight: 600; }
+.tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 12px; margin: 20px 0; }
+.tile { background: var(--tile); border-radius: 8px; padding: 12px 16px; }
+.tile b { display: block; font-size: 27px; line-height: 1.25; font-weight: 600;
+  font-variant-numeric: tabular-nums; }
+.tile.loss b { color: var(--loss); }
+.tile span { color: var(--soft); font-size: 13.5px; }
+.figures { display: grid; grid-template-columns: 1fr 1fr; gap: 0 36px; }
+figure { margin: 22px 0 6px; min-width: 0; break-inside: avoid; }
+figure.wide { grid-column: 1 / -1; }
+figcaption { margin-top: 6px; max-width: 110ch; }
+.chart { width: 100%; } .chart svg { max-width: 100%; height: auto; display: block; }
+table { border-collapse: collapse; font-size: 13.5px; margin: 10px 0 18px; width: 100%;
+  break-inside: avoid; }
+th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--rule);
+  vertical-align: top; overflow-wrap: anywhere; }
+th { color: var(--soft); font-weight: 500; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+dl { display: grid; grid-template-columns: 170px 1fr; gap: 4px 18px; font-size: 13.5px; margin: 0; }
+dt { font-weight: 600; } dd { margin: 0; color: var(--soft); max-width: 100ch; }
+@media print { :root { color-scheme: light; --ink: #000; --soft: #444; --rule: #ccc;
+  --page: #fff; --tile: #f3f3f3; --loss: #a3202b; --warn: #fff4d6; --warn-ink: #4a3600; }
+  main { padding: 0; } body { font-size: 12px; } h2 { break-after: avoid; } }
+"""
+
+
+EXPORT = "window.vegaEmbed = vegaEmbed;"
+START = """
+for (const one of document.querySelectorAll("script[type='application/json']")) {
+  const place = document.getElementById("chart-" + one.id);
+  vegaEmbed(place, JSON.parse(one.textContent), {
+    mode: "vega-lite", renderer: "svg", actions: false, config: CONFIG,
+  }).catch((error) => { place.textContent = "This chart cannot be drawn: " + error; });
+}
+"""
 
 
 class Unit(NamedTuple):
@@ -62,7 +116,7 @@ class Series(NamedTuple):
 
     name: str
     colour: str
-    values: Sequence[float]
+    values: Sequence[float | None]
     dash: tuple[int, ...] = ()
     filled: bool = False
 
@@ -93,6 +147,23 @@ def dollars(usd6: int) -> str:
             digits = 0 if usd >= 99.95 * scale else 1 if usd >= 9.995 * scale else 2
             return f"{sign}${usd / scale:,.{digits}f}{letter}"
     return f"{sign}${usd:,.0f}"
+
+
+def percent(part: int, whole: int) -> str:
+    """Return a share for people, and a dash for a share of nothing."""
+    return f"{100 * part / whole:.1f}\u00a0%" if whole else "–"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Return a table, everything in it escaped; after the first `words` columns stand numbers."""
+    lines, kind = [], ' class="number"'
+    for tag, cells in [("th", head), *(("td", row) for row in rows)]:
+        marked = [
+            f"<{tag}{kind if place >= words else ''}>{escape(cell)}</{tag}>"
+            for place, cell in enumerate(cells)
+        ]
+        lines.append(f"<tr>{''.join(marked)}</tr>")
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
 def palette(names: Sequence[str], colours: Sequence[str]) -> Spec:
@@ -126,6 +197,11 @@ def edges(values: Sequence[float]) -> tuple[list[float], str]:
     step = float(scale * next(nice for nice in (1, 2, 5, 10) if nice * scale >= rough * 0.999))
     first, last = int(low // step), int(high // step) + 1
     return [round(place * step, 6) for place in range(first, last + 1)], "linear"
+
+
+def bin_of(value: float, edges: Sequence[float]) -> int:
+    """Return the number of the bin that holds the value, or is nearest."""
+    return min(max(int(np.searchsorted(edges, value, "right")) - 1, 0), len(edges) - 2)
 
 
 class Course:
@@ -177,7 +253,7 @@ class Course:
         """Return lines over time, with the values under the pointer."""
         money = title == "US dollars"
         columns = list(enumerate(series))
-        rows = [
+        rows: list[Spec] = [
             {"t": self.at(one.at_us)} | {f"v{n}": line.values[place] for n, line in columns}
             for place, one in enumerate(self.samples)
         ]
@@ -191,6 +267,7 @@ class Course:
                 mark = {"type": "area", "line": True, "fillOpacity": 0.18}
             mark |= {"interpolate": "step-after" if money else "linear", "point": len(rows) < 3}
             y = height(f"v{n}", title, **({"labelExpr": DOLLARS} if money else {}))
+            y["stack"] = None
             colour = {"datum": line.name, "scale": scale, "legend": legend}
             layers.append({"mark": mark, "encoding": {"x": self.x(), "y": y, "color": colour}})
         form = "$,.0f" if money else ",.1f"
@@ -200,12 +277,8 @@ class Course:
             for n, line in columns
         ]
         layers.append(_pointer(self.x(), tips))
-        return {
-            "width": size[0],
-            "height": size[1],
-            "data": {"values": rows},
-            "layer": layers,
-        }
+        width, tall = size
+        return {"width": width, "height": tall, "data": {"values": rows}, "layer": layers}
 
 
 def _pointer(x: Spec, tips: list[Spec]) -> Spec:

@@ -131,8 +131,6 @@ def test_the_books_standings_are_the_exact_ones_to_a_millionth(
     )
 
 
-# BUG: hub/margin/book.py, `proposed`: `at_risk` leaves out an account without positions, so one
-# whose trader has closed at a loss greater than his cash is never frozen and never written off.
 @pytest.mark.parametrize("status", [MarginStatus.OPEN, MarginStatus.REDUCE_ONLY])
 def test_an_account_in_debt_and_without_positions_is_proposed(status: MarginStatus) -> None:
     conditions = Conditions(prices_usd6=(USD, USD), tau_s=((0.0, 0.0),) * 2, gain_share_ppm=(0, 0))
@@ -141,8 +139,6 @@ def test_an_account_in_debt_and_without_positions_is_proposed(status: MarginStat
     assert book.proposed(conditions, call_ppm=CALL, restore_ppm=RESTORE) == [0]
 
 
-# BUG: hub/margin/book.py, `proposed`: the hair is a share of the net requirement, but the exact
-# ratios are rounded up by up to a millionth of each leg; a large hedge falls through.
 def test_a_large_hedge_a_hair_below_its_requirement_is_proposed() -> None:
     legs = [Reported(state({"BTC": sign * 10**12}, {}), EMPTY) for sign in (1, -1)]
     missed = []

@@ -114,12 +114,10 @@ def test_a_sound_account_keeps_all() -> None:
     assert plan(POLICY, account({"BTC": ONE}), standing(10**12, 10**12), PLACES, 0) == []
 
 
-# BUG: hub/liquidation.py, `keep_share`: the scenario is refused only if maintenance + extra <=
-# cost, but a hedge has next to no maintenance; with extra <= cost its liquidation crashes.
-def test_a_hedge_can_be_liquidated_under_every_policy_that_the_scenario_allows() -> None:
-    tight = msgspec.structs.replace(POLICY, target_extra_ppm=5_000)
+def test_a_hedge_can_be_liquidated_under_the_tightest_policy_that_a_scenario_allows() -> None:
+    tight = msgspec.structs.replace(POLICY, target_extra_ppm=POLICY.cost_ppm + 1)
 
-    assert keep_share(tight, standing(0, 10**12, ratio_ppm=100), 0)[0] == 0
+    assert keep_share(tight, standing(0, 10**12, ratio_ppm=0), 0)[0] == 0
 
 
 @given(
@@ -147,7 +145,7 @@ def test_every_position_gives_the_same_share_rounded_toward_closing(
                 assert one is None
                 continue
             assert one is not None
-            assert one.size_qty8 == abs(qty8)
+            assert one.reported_qty8 == abs(qty8)
             assert one.target_qty8 == int(abs(qty8) * share) < abs(qty8)
             assert one.state_version == 5 + spoke
 
@@ -167,7 +165,7 @@ def test_commands_under_way_count_as_executed() -> None:
     half = standing(48_500_000, 1_000 * USD)
     (one,) = plan(NO_DUST, busy, half, PLACES, 0)
 
-    assert (one.size_qty8, one.target_qty8) == (40, 20)
+    assert (one.reported_qty8, one.target_qty8) == (100, 20)
 
 
 @pytest.mark.parametrize("stays_usd6", [0, 48_500_000])

@@ -105,8 +105,6 @@ def test_a_position_that_a_later_block_may_undo_still_needs_its_margin() -> None
     assert desk.free() == CASH
 
 
-# BUG: hub/positions.py, `reported`: `carried_usd6` follows the newest report, so what may still
-# be undone lowers the zone's exposure at once (P53: lower at finality only).
 def test_a_zones_exposure_falls_only_at_finality() -> None:
     desk = Desk()
     zone = desk.hub.state.zone_of[BASE]
@@ -179,8 +177,6 @@ def test_nothing_is_written_off_while_something_may_still_change(lacking: str) -
     assert desk.balance(ledger.DEFICIT) == 0
 
 
-# BUG: hub/positions.py, `close_out`: open reservations are not asked about. The spoke may still
-# use one, and a position that opens after the write-off is never looked at again.
 def test_nothing_is_written_off_while_a_spoke_may_still_open_a_position() -> None:
     desk, order = ruined(held=True)
     assert desk.state_of(1) is State.HELD

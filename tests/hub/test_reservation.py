@@ -71,8 +71,8 @@ def test_a_grant_holds_the_amount_until_the_ttl_after_the_spokes_newest_time() -
 def test_a_request_gets_the_answer_it_got_and_another_body_gets_none(known: Reservation) -> None:
     other = msgspec.structs.replace(ASKED, amount_usd6=Usd6(AMOUNT - 1))
 
-    assert repeat(known, ASKED) is known.answer
-    assert repeat(known, other) == ReservationRejected(
+    assert repeat(known, ASKED, BASE) is known.answer
+    assert repeat(known, other, BASE) == ReservationRejected(
         rid=RID, reason=RejectReason.EXISTS_DIFFERENT
     )
 
@@ -111,8 +111,6 @@ def test_use_of_all_is_fine_and_of_more_is_evidence(known: Reservation) -> None:
     assert outcome.reason is HaltReason.USED_TOO_MUCH
 
 
-# BUG: hub/reservation.py, `use` and `close`: evidence of too much use, and of a close after a
-# release, comes back with the old figure; P35 books the larger one.
 @pytest.mark.parametrize(
     ("known", "word"),
     [
@@ -134,7 +132,6 @@ def test_evidence_books_the_larger_figure_as_used(
     assert outcome.reservation.used_usd6 == word.used_usd6
 
 
-# BUG: hub/reservation.py, `use`: `block_time_us` is never compared with `expires_max_us` (P64).
 @pytest.mark.parametrize("block_time_us", [150, 151])
 def test_use_at_or_after_the_largest_expiry_is_evidence(block_time_us: int) -> None:
     assert isinstance(use(HELD, uses(1, 149), Height(1)), Reservation)
@@ -184,8 +181,6 @@ def test_a_repeated_close_changes_nothing() -> None:
     assert close(after, closes(400), Height(9)) is after
 
 
-# BUG: hub/reservation.py, `close`: a second close with a larger figure is swallowed, although
-# the first was irrevocable (P35).
 def test_a_second_close_with_more_used_is_evidence() -> None:
     outcome = close(closed(HELD, 0), closes(500), Height(3))
 

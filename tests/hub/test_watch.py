@@ -133,9 +133,6 @@ def test_a_deeper_fall_orders_a_smaller_bound_and_only_then() -> None:
     assert second.liq_id != first.liq_id
 
 
-# BUG: hub/watch.py, `_command`: `max_qty8` counts the first command as executed, but the spoke
-# books every fill to the smallest target (P80): the second ends with MAX_QTY, the first then
-# stops at its own bound, and the position stays above the smaller one.
 def test_a_deeper_command_can_reach_its_bound_by_itself() -> None:
     desk = Desk()
     placed(desk)
@@ -196,9 +193,6 @@ def test_a_gain_that_fades_freezes_without_any_new_message() -> None:
     assert MarginStatus.FROZEN in statuses(desk.block(600 * SECOND_US))
 
 
-# BUG: hub/margin/book.py, `proposed`, and hub/positions.py: an account whose trader closes at a
-# loss greater than his cash is never frozen; and once frozen after its last report was settled,
-# nothing calls `close_out` any more. The debt stays in `available` and is no bad debt.
 @pytest.mark.parametrize("called", [False, True])
 def test_a_debt_that_the_trader_left_by_closing_himself_is_written_off(called: bool) -> None:
     desk = Desk()

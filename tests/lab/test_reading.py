@@ -97,7 +97,7 @@ def knobs(struct: Any) -> set[str]:
         ),
         (
             tables(liquidation={"cost_ppm": 90_000}),
-            "liquidation.cost_ppm: expected less than the target margin",
+            "liquidation.cost_ppm: expected less than target_extra_ppm = 20000, found 90000",
         ),
         (
             tables(traders={"leverage_min": 5, "leverage_max": 2}),

@@ -156,7 +156,6 @@ def test_a_repeat_of_an_acknowledged_frame_is_acknowledged_again() -> None:
     assert inbox.owes_ack(Micros(START_US + 1_200), POLICY)
 
 
-# BUG: channel.py, Inbox.receive: a repeat sets `arrived_us` even where a word is owed already.
 def test_a_repeat_does_not_put_off_an_acknowledgement_that_is_owed() -> None:
     inbox = Inbox()
     arrive(inbox, 1)

@@ -170,9 +170,7 @@ def test_a_delay_is_the_same_with_and_without_the_short_way() -> None:
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
 def test_as_many_are_lost_repeated_and_held_back_as_the_link_says(share: float) -> None:
     count, chance = 20_000, Ppm(round(share * 1_000_000))
-    margin = 4 * (share * (1 - share) / count) ** 0.5
-    quick = Uniform(low_s=0, high_s=1)
-
+    margin, quick = 4 * (share * (1 - share) / count) ** 0.5, Uniform(low_s=0, high_s=1)
     lossy = row(network(LinkPolicy(latency=quick, loss_ppm=chance)), count)
     twice = row(network(LinkPolicy(latency=quick, repeat_ppm=chance)), count)
     late = row(network(LinkPolicy(latency=quick, reorder_ppm=chance)), count)

@@ -69,8 +69,6 @@ def test_heights_never_fall(chain: Chain, one_us: int, other_us: int) -> None:
     assert chain.time_at(early_us) <= chain.time_at(late_us)
 
 
-# BUG: spokes/chain.py, `height_at`: a halt from 0 also takes off the block at 0, which is none;
-# heights start at -1 (no frame may carry that) and stay one short. An outage from hour 0 does it.
 @given(st.integers(1, 300), st.integers(1, 40), times)
 def test_a_chain_that_starts_halted_has_no_height_below_zero(
     until_us: int, block_us: int, now_us: int

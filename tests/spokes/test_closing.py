@@ -127,8 +127,6 @@ def test_a_command_says_why_it_ended_and_what_it_left(
     assert send(bench, order) == only(told, LiquidationDone)
 
 
-# BUG: spokes/closing.py, `_fill`: the deadline is asked about only after a slice has traded. A
-# command that comes late trades although a watermark has already said that nothing follows (P82).
 @pytest.mark.parametrize(("deadline_s", "filled"), [(5, 0), (12, 0), (13, 0), (14, 500)])
 def test_nothing_is_traded_at_or_after_the_deadline(deadline_s: int, filled: int) -> None:
     bench = holding()

@@ -58,8 +58,6 @@ def test_every_channel_gets_its_watermark_with_the_chains_time_and_heights() -> 
     assert {(one.height, one.final_height) for one in sent} == {(seconds, seconds - 5)}
 
 
-# BUG: spokes/node.py, `_fired`: `_timer` takes the first block *after* `now + watermark_us`, so
-# watermarks, and funding likewise, come a block later each time than they should.
 def test_watermarks_and_funding_keep_their_intervals() -> None:
     bench = Bench()
     bench.hold(ONE)
@@ -218,9 +216,6 @@ def test_no_watermark_is_ever_contradicted(script: list[tuple[str, int]]) -> Non
     assert sorted(closed) == sorted(expiries)
 
 
-# BUG: spokes/node.py, `_fired`: where a watermark and a block (or a slice, or funding) fall on
-# the same instant, the watermark's older timer goes first, and uses and reports of the very block
-# it claims to cover follow it (P51; the margin-state claim of P54 likewise).
 @pytest.mark.parametrize("family", [Family.RESERVATION, Family.MARGIN_STATE])
 def test_a_watermark_comes_after_all_that_its_block_has_done(family: Family) -> None:
     for wait_s in range(15):
