@@ -55,11 +55,11 @@ class Ledger:
         self.forgiven_usd6: dict[AccountId, int] = {}
 
     def post(self, posting: Posting) -> None:
-        """Book a posting. One that does not add up to zero is our own mistake."""
+        """Book a posting on books that exist; one that adds up to zero, or it is our mistake."""
         total_usd6 = 0
         balances = self.balances
         for book, change_usd6 in posting:
-            balances[book] = balances.get(book, 0) + change_usd6
+            balances[book] += change_usd6
             total_usd6 += change_usd6
         assert total_usd6 == 0, f"posting {posting} adds up to {total_usd6}, not to 0"
         self.postings += 1

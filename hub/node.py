@@ -68,6 +68,8 @@ class Hub:
         """Let the room that the message is for decide."""
         hub, height = self.state, event.height
         match event.message:
+            case Watermark() as mark:
+                return self._marked(zone, event, mark)
             case StateReported() as state:
                 return positions.reported(hub, zone, state, height)
             case ReservationRequested() as asked:
@@ -80,8 +82,6 @@ class Hub:
                 return positions.filled(hub, zone, fill)
             case LiquidationDone() as ended:
                 return positions.done(hub, zone, ended)
-            case Watermark() as mark:
-                return self._marked(zone, event, mark)
         raise AssertionError(f"{event!r} is not for {self.name}")
 
     def _marked(self, zone: Zone, event: Envelope, mark: Watermark) -> list[Effect]:

@@ -30,26 +30,32 @@ def reported(hub: HubState, zone: Zone, state: StateReported, height: Height) ->
     view = report(before, state, height)
     if view is before:
         return []
-    zone.carried_usd6 += _carried_usd6(hub, view) - _carried_usd6(hub, before)
+    _carry(hub, zone, place, view)
     zone.waiting.append((height, place))
     hub.look_due = hub.look_due or account.status is not MarginStatus.OPEN
     hub.keep(liquidation.sweep(see(account, zone.place, view)))
     return []
 
 
-def _carried_usd6(hub: HubState, view: SpokeView) -> int:
-    """Return the initial margin at age zero of what is reported, at cost, for the zone cap.
+def _carry(hub: HubState, zone: Zone, place: int, view: SpokeView) -> None:
+    """Note the margin that an account's positions carry here, for the zone cap.
 
-    The larger of final and newest report: what lowers it waits for finality (P53).
+    Initial margin at age zero, at cost; the larger of final and newest report, for what lowers
+    it waits for finality (P53).
     """
-    assets = hub.policy.margin.assets
-    return max(
-        sum(
-            ratio_up(abs(held.cost_usd6), assets[hub.places[held.asset]].initial_margin_ppm)
-            for held in state.positions
-        )
-        for state in (view.latest, view.settled)
-    )
+    carried_usd6 = _margin_usd6(hub, view.latest)
+    if view.settled is not view.latest:
+        carried_usd6 = max(carried_usd6, _margin_usd6(hub, view.settled))
+    zone.carried_usd6 += carried_usd6 - zone.carried_of.get(place, 0)
+    zone.carried_of[place] = carried_usd6
+
+
+def _margin_usd6(hub: HubState, state: StateReported) -> int:
+    margin_usd6 = 0
+    for position in state.positions:
+        risk = hub.policy.margin.assets[hub.places[position.asset]]
+        margin_usd6 += ratio_up(abs(position.cost_usd6), risk.initial_margin_ppm)
+    return margin_usd6
 
 
 def covered(zone: Zone, mark: Watermark, height: Height) -> None:
@@ -90,7 +96,7 @@ def _settle(
             insurance_share_ppm=hub.policy.liquidation.insurance_share_ppm,
         )
         hub.ledger.post(posting)
-    zone.carried_usd6 += _carried_usd6(hub, view) - _carried_usd6(hub, before)
+    _carry(hub, zone, account.place, view)
     settled = see(account, zone.place, view)
     hub.keep(settled)
     hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))

@@ -34,6 +34,7 @@ class Zone:
         place: position in the scenario's order of spokes.
         encumbered_usd6: sum of what reservations there take out of free credit.
         carried_usd6: initial margin, at age zero, of the positions reported there.
+        carried_of: the same by place of the account.
         heard_us: newest chain time heard.
         state_us: chain time up to which every change of state has been reported.
         final_heights: per family, the newest final block heard in order (P52).
@@ -58,6 +59,7 @@ class Zone:
         self.place = place
         self.encumbered_usd6 = 0
         self.carried_usd6 = 0
+        self.carried_of: dict[int, int] = {}
         self.heard_us = Micros(0)
         self.state_us = Micros(0)
         self.final_heights: dict[Family, Height] = dict.fromkeys(

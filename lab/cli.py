@@ -7,6 +7,8 @@ well, 2 bad input, 3 a replay that differs, 4 an invariant broken, 130 interrupt
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -83,8 +85,8 @@ def run_command(
         reading.override(tables, assignment)
     checked = reading.check(tables, directory=scenario.parent)
     world = build(checked)
-    with plants.planted(plant), bar(reading.duration_us(checked)) as progress:
-        outcome = running.run(world, checks=checks, log=log, progress=progress)
+    with plants.planted(plant), bar(reading.duration_us(checked)) as progress, asked() as stop:
+        outcome = running.run(world, checks=checks, log=log, progress=progress, stop=stop)
     result = outcome.story.result
     if report is not None:
         write_report(outcome.story, report)
@@ -147,8 +149,26 @@ def _reproduce(scenario: Scenario) -> str:
     return shlex.join(words)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+@contextmanager
+def asked() -> Iterator[running.Stop]:
+    """Yield what tells whether Ctrl-C or SIGTERM has come; the second one does not wait."""
+    signals: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if signals:
+            raise KeyboardInterrupt
+        signals.append(number)
+
+    before = [(number, signal.signal(number, note)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield lambda: bool(signals)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def main() -> None:
@@ -156,7 +176,7 @@ def main() -> None:
     if not __debug__:
         _say("expected assertions to be on, found python -O or PYTHONOPTIMIZE")
         sys.exit(2)
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except OmnimarginError as error:

@@ -22,6 +22,12 @@ SCENARIO = "scenario.msgpack"
 PROGRESS_EVENTS = 2_000
 
 Progress = Callable[[int, int], None]  # takes virtual time reached [us] and events so far
+Stop = Callable[[], bool]
+
+
+def never() -> bool:
+    """Return False."""
+    return False
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -38,8 +44,11 @@ def run(
     checks: bool = True,
     log: Path | None = None,
     progress: Progress | None = None,
+    stop: Stop = never,
 ) -> Outcome:
-    """Run a world until its time is up, an invariant breaks, or Ctrl-C.
+    """Run a world until its time is up, an invariant breaks, or `stop` says so.
+
+    `stop` is asked between events, so that a log ends with a whole record.
 
     Raises:
         InputRefused: the log cannot be written.
@@ -47,10 +56,10 @@ def run(
     measures = Measures(world)
     checker = Checker(world.hub, world.spokes, world.endpoints, world.deposits) if checks else None
     if log is None:
-        return _run(world, measures, checker, None, progress)
+        return _run(world, measures, checker, None, progress, stop)
     attachments = {SCENARIO: msgspec.msgpack.encode(world.scenario)}
     with LogWriter(log, attachments) as writer:
-        return _run(world, measures, checker, writer, progress)
+        return _run(world, measures, checker, writer, progress, stop)
 
 
 def _run(
@@ -59,6 +68,7 @@ def _run(
     checker: Checker | None,
     writer: LogWriter | None,
     progress: Progress | None,
+    stop: Stop,
 ) -> Outcome:
     driver, digest = world.driver(), Digest()
     status, finding, now_us, events = COMPLETE, None, 0, 0
@@ -73,10 +83,11 @@ def _run(
             now_us, events = record.at_us, events + 1
             if progress is not None and events % PROGRESS_EVENTS == 0:
                 progress(now_us, events)
+            if stop():
+                status = INTERRUPTED
+                break
         if checker is not None:
             checker.sweep()
-    except KeyboardInterrupt:
-        status = INTERRUPTED
     except InvariantViolated as error:
         status, finding = VIOLATED, error
     except AssertionError as error:  # the nodes' own checks; as good a finding as ours

@@ -96,7 +96,9 @@ class Endpoint:
                 seq, ack_seq = self._counts.get(key, 0) + 1, 0
                 self._counts[key] = seq
             else:
-                seq, ack_seq = outbox.next_seq, self._acknowledging(key)
+                inbox = self.inboxes[key]
+                inbox.acked_seq = ack_seq = inbox.next_seq - 1
+                seq = outbox.next_seq
             envelope = Envelope(
                 self.name,
                 key[0],
@@ -114,12 +116,6 @@ class Endpoint:
                 if not self._tending:
                     out.append(self._arm(now_us))
         return out
-
-    def _acknowledging(self, key: _ChannelKey) -> int:
-        """Return the cursor to tell the other end, and note that it is told."""
-        inbox = self.inboxes[key]
-        inbox.acked_seq = inbox.next_seq - 1
-        return inbox.acked_seq
 
     def _link_control(self, event: Envelope, key: _ChannelKey) -> list[Output]:
         """Answer a frame outside the sequence; it changes nothing but what is sent again."""
@@ -151,8 +147,8 @@ class Endpoint:
 
     def _outside(self, key: _ChannelKey, now_us: Micros, message: Message) -> Envelope:
         """Make a frame outside the sequence; it carries the acknowledgement (P17)."""
-        to, family = key
-        ack_seq = self._acknowledging(key)
+        (to, family), inbox = key, self.inboxes[key]
+        inbox.acked_seq = ack_seq = inbox.next_seq - 1
         return Envelope(self.name, to, family, 0, ack_seq, now_us, NO_HEIGHT, NO_HEIGHT, message)
 
     def _arm(self, now_us: Micros) -> SetTimer:

@@ -61,6 +61,9 @@ class Spoke:
         """Take in a message of the hub; whatever needs a block waits for the next one."""
         spoke, chain_us = self.state, self._policy.chain.time_at(now_us)
         match event.message:
+            case MarginSet() as told:
+                if told.margin_version > spoke.status.get(told.account, (0, None))[0]:
+                    spoke.status[told.account] = (told.margin_version, told.status)
             case ReservationGranted() as grant:
                 return self._granted(now_us, grant, chain_us)
             case ReservationRejected(rid=rid):
@@ -77,9 +80,6 @@ class Spoke:
             case ClosureAcknowledged(rid=rid):
                 # The grant came before this on the same channel, so it cannot come again (P47).
                 spoke.forget_credit(rid)
-            case MarginSet() as told:
-                if told.margin_version > spoke.status.get(told.account, (0, None))[0]:
-                    spoke.status[told.account] = (told.margin_version, told.status)
             case LiquidationOrdered() as command:
                 refused = closing.ordered(spoke, command, now_us)
                 return refused + self._want_slice(Micros(now_us + 1))
@@ -151,8 +151,7 @@ class Spoke:
     def _marks(self, now_us: Micros) -> list[Effect]:
         """Say on every channel that everything up to this block has been told (P51)."""
         chain, spoke = self._policy.chain, self.state
-        active = sum(len(rids) for rids in spoke.credits_of.values())
-        open_counts = (len(spoke.traders), active, len(spoke.live))
+        open_counts = (len(spoke.traders), spoke.active_count, len(spoke.live))
         return [
             Send(
                 self._policy.hub,

@@ -24,7 +24,7 @@ def execute(spoke: SpokeState, waiting: Waiting, now_us: Micros) -> list[Effect]
     reducing_qty8 = 0
     if held_qty8 * wanted_qty8 < 0:
         reducing_qty8 = max(-abs(held_qty8), min(abs(held_qty8), wanted_qty8))
-        _trade(spoke, order, market, reducing_qty8)
+        _trade(spoke, order, market, reducing_qty8, _price(spoke, market, reducing_qty8))
     opening_qty8 = 0 if order.close_ppm else wanted_qty8 - reducing_qty8
     if opening_qty8 == 0:
         return []
@@ -53,7 +53,7 @@ def _open(
     for rid in spoke.credits_of.get(order.account, ()):
         credit = spoke.credits[rid]
         if reservation.usable(credit, needed_usd6, chain_us):
-            return _use(spoke, credit, order, market, qty8, needed_usd6, now_us)
+            return _use(spoke, credit, needed_usd6, order, market, qty8, price_usd6, now_us)
     if now_us >= waiting.placed_us + spoke.policy.patience_us:
         spoke.refused += 1
         return []
@@ -73,15 +73,16 @@ def _open(
 def _use(
     spoke: SpokeState,
     credit: Credit,
+    amount_usd6: int,
     order: OrderPlaced,
     market: Market,
     qty8: int,
-    amount_usd6: int,
+    price_usd6: Usd6,
     now_us: Micros,
 ) -> list[Effect]:
     """Check, use and trade in one block (P46); give back what is hardly worth keeping."""
     outcome = reservation.use(credit, amount_usd6, spoke.policy.chain.time_at(now_us))
-    _trade(spoke, order, market, qty8)
+    _trade(spoke, order, market, qty8, price_usd6)
     effects = spoke.keep_credit(outcome, now_us)
     if outcome.credit.left_usd6 < spoke.policy.dust_usd6:
         effects += close(spoke, credit.rid, CloseReason.DONE, now_us)
@@ -121,6 +122,7 @@ def _credit_needed(market: Market, qty8: int, price_usd6: Usd6) -> int:
     return ratio_up(value_usd6, market.initial_margin_ppm + market.fee_ppm)
 
 
-def _trade(spoke: SpokeState, order: OrderPlaced, market: Market, qty8: int) -> None:
-    trader = spoke.trader(order.account)
-    spoke.keep_trader(venue.trade(trader, market, qty8, _price(spoke, market, qty8)))
+def _trade(
+    spoke: SpokeState, order: OrderPlaced, market: Market, qty8: int, price_usd6: Usd6
+) -> None:
+    spoke.keep_trader(venue.trade(spoke.trader(order.account), market, qty8, price_usd6))

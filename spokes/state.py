@@ -86,7 +86,8 @@ class SpokeState:
 
     Attributes:
         traders: accounts that have ever traded here.
-        credits: reservations not yet forgotten; credits_of: the active ones of an account.
+        credits: reservations not yet forgotten; credits_of: the active ones of an account;
+            active_count: all active ones.
         expiries: (expiry, id) of active ones, a heap; a renewal adds a later entry.
         pool: orders for the next block, oldest first.
         for_credit: the order that waits for a reservation.
@@ -106,6 +107,7 @@ class SpokeState:
         self.traders: dict[AccountId, Trader] = {}
         self.credits: dict[ReservationId, Credit] = {}
         self.credits_of: dict[AccountId, dict[ReservationId, None]] = {}
+        self.active_count = 0
         self.expiries: list[tuple[Micros, ReservationId]] = []
         self.pool: list[Waiting] = []
         self.for_credit: dict[ReservationId, Waiting] = {}
@@ -143,6 +145,8 @@ class SpokeState:
         before = self.credits.get(credit.rid)
         self.credits[credit.rid] = credit
         self.changed_rids[credit.rid] = None
+        was_active = before is not None and before.state is State.ACTIVE
+        self.active_count += (credit.state is State.ACTIVE) - was_active
         if credit.state is State.ACTIVE:
             self.credits_of.setdefault(credit.account, {})[credit.rid] = None
             if before is None or before.expires_at_us != credit.expires_at_us:

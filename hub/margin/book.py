@@ -46,7 +46,7 @@ class Standings(NamedTuple):
 
 
 class Book:
-    """Positions of every account in one table: (spoke, account, figure).
+    """Positions of every account in one table: (figure, spoke, account).
 
     The figures are the quantities of all assets, the quantities as liquidations under way bound
     them, the cost of all positions, and the P&L not settled yet.
@@ -59,10 +59,10 @@ class Book:
         self._policy = policy
         self._places = places
         self._assets = assets
-        self._table = np.zeros((spokes, accounts, 2 * assets + 2))
+        self._table = np.zeros((2 * assets + 2, spokes, accounts))
         self._cash_usd6 = np.zeros(accounts)
         self._code = np.zeros(accounts, dtype=np.int8)
-        self._caps_usd6 = np.array([float(gain_cap_usd6(policy, asset)) for asset in range(assets)])
+        self._caps_usd6 = [float(gain_cap_usd6(policy, asset)) for asset in range(assets)]
 
     def set_cash(self, place: int, cash_usd6: int) -> None:
         """Note an account's cash."""
@@ -96,23 +96,21 @@ class Book:
         """Replace rows, all at once."""
         if rows:
             spokes, places, figures = zip(*rows, strict=True)
-            self._table[spokes, places] = np.array(figures, dtype=np.float64)
+            self._table[:, spokes, places] = np.array(figures, dtype=np.float64).T
 
     def standings(self, conditions: Conditions) -> Standings:
         """Return how every account stands."""
         assets = self._assets
-        prices = np.array(conditions.prices_usd6, dtype=np.float64) / ONE
-        qty8 = self._table[:, :, :assets]
-        pnl = qty8 @ prices
-        pnl += self._table[:, :, -1]
-        pnl -= self._table[:, :, -2]
-        share = np.array(conditions.gain_share_ppm)[:, None] / 1e6
-        capped = np.minimum(pnl, (qty8 != 0.0) @ self._caps_usd6) * share
-        equity = self._cash_usd6 + np.where(pnl > 0.0, capped, pnl).sum(axis=0)
-
-        maintenance, initial, gross = np.zeros((3, qty8.shape[1]))
+        pnl = self._table[-1] - self._table[-2]
+        caps = np.zeros_like(pnl)
+        maintenance, initial, gross = np.zeros((3, pnl.shape[1]))
         for asset, risk in enumerate(self._policy.assets):
-            value = self._table[:, :, assets + asset] * prices[asset]
+            price = conditions.prices_usd6[asset] / ONE
+            qty8 = self._table[asset]
+            pnl += qty8 * price
+            caps += (qty8 != 0.0) * self._caps_usd6[asset]
+
+            value = self._table[assets + asset] * price
             tau_s = np.abs(value)
             gross += tau_s.sum(axis=0)
             tau_s /= 3.0 * risk.unwind_usd6_per_s
@@ -121,6 +119,10 @@ class Book:
             scan = np.abs(value.sum(axis=0))
             maintenance += scan
             initial += scan * (risk.initial_margin_ppm / risk.maintenance_margin_ppm)
+
+        share = np.array(conditions.gain_share_ppm)[:, None] / 1e6
+        recognised = np.where(pnl > 0.0, np.minimum(pnl, caps) * share, pnl)
+        equity = self._cash_usd6 + recognised.sum(axis=0)
         return Standings(equity, maintenance, initial, gross)
 
     def proposed(self, conditions: Conditions, *, call_ppm: int, restore_ppm: int) -> list[int]:

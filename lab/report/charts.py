@@ -16,6 +16,8 @@ _STATE = "age of the spoke's state"
 
 def happened(story: Story) -> dict[str, Spec]:
     """Return the charts of what happened: prices, equity, losses."""
+    if not story.samples:
+        return {}
     course = Course(story)
 
     def usd(value: Callable[[Sample], int]) -> list[float]:
@@ -50,6 +52,8 @@ def late(story: Story) -> dict[str, Spec]:
 
 def credit(story: Story) -> dict[str, Spec]:
     """Return the charts of what spokes hold, and how old the hub's knowledge of them is."""
+    if not story.samples:
+        return {}
     course = Course(story)
     unit = style.unit_for(
         max((age for one in story.samples for age in one.state_age_us), default=0)
@@ -101,7 +105,8 @@ def _coloured(field: str, names: Sequence[str], colours: Sequence[str]) -> Spec:
 
 def _closed(largest: float, sizes: tuple[int, int]) -> Spec:
     """Return the encoding of dollars closed as the area of a circle."""
-    legend = {"title": "closed", "labelExpr": DOLLARS, "tickCount": 3, "symbolOpacity": 0.5}
+    legend = {"title": "closed", "labelExpr": DOLLARS, "tickCount": 3}
+    legend |= {"symbolFillColor": "currentColor", "symbolOpacity": 0.5}
     scale = {"domain": [0, largest], "range": list(sizes)}
     return {"field": "usd", "type": "quantitative", "scale": scale, "legend": legend}
 
@@ -126,10 +131,10 @@ def _prices(story: Story, course: Course) -> Spec:
         line["point"] = len(rows) < 3
         price = {"data": {"values": rows}, "mark": line, "encoding": {"x": x, "y": y}}
         layers = [course.bands(), price]
-        if marks:
+        if asset in marks:
             circles = {"x": x, "y": y, "color": color, "size": size, "tooltip": tips}
             mark = {"type": "circle", "opacity": 0.6}
-            values = {"values": marks.get(asset, [])}
+            values = {"values": marks[asset]}
             layers.append({"data": values, "mark": mark, "encoding": circles})
         panels.append({"width": WIDE, "height": 190, "layer": layers})
     return {"vconcat": panels, "spacing": 14}
@@ -158,18 +163,24 @@ def _usd(one: Liquidation) -> float:
     return one.filled_qty8 * one.price_usd6 / ONE / 1e6
 
 
-def _hops(story: Story) -> Spec:
-    """Draw where time goes between a price and the last fill, and how old the state was."""
-    result, bars, ends = story.result, list[Spec](), list[Spec]()
-    median = {hop: delay.p50 for hop, delay in result.delay_us.items()}
-    slowest = {hop: delay.p99 for hop, delay in result.delay_us.items()}
-    rows = {"all, median": median, "all, 99th percentile": slowest}
-    for spoke in result.spokes if len(result.spokes) > 1 else []:
+def _hop_rows(story: Story) -> dict[str, dict[str, int]]:
+    """Return delays by hop [us]: of all liquidations, and the medians of each spoke's."""
+    delay_us, spokes = story.result.delay_us, story.result.spokes
+    rows = {
+        "all spokes, median": {hop: delay.p50 for hop, delay in delay_us.items()},
+        "all spokes, 99th percentile": {hop: delay.p99 for hop, delay in delay_us.items()},
+    }
+    for spoke in spokes if len(spokes) > 1 else []:
         own = [one.hops for one in story.liquidations if one.spoke == spoke]
         if own:
-            rows[f"{spoke}, median"] = {
-                hop: int(np.median([hops[hop] for hops in own])) for hop in median
-            }
+            medians = {hop: int(np.median([hops[hop] for hops in own])) for hop in delay_us}
+            rows[f"{spoke}, median"] = medians
+    return rows
+
+
+def _hops(story: Story) -> Spec:
+    """Draw where time goes between a price and the last fill, and how old the state was."""
+    rows, bars, ends = _hop_rows(story), list[Spec](), list[Spec]()
     unit = style.unit_for(max(max(row.values()) for row in rows.values()))
     for row, delays in rows.items():
         for order, hop in enumerate(style.HOPS):
@@ -186,39 +197,28 @@ def _hops(story: Story) -> Spec:
         "field": "row",
         "type": "nominal",
         "sort": list(rows),
-        "axis": {"title": None, "labelLimit": 170, "labelFontSize": 12, "labelOpacity": 1},
+        "axis": {"title": None, "labelLimit": 190, "labelFontSize": 12, "labelOpacity": 1},
         "scale": {"paddingInner": 0.3},
     }
     offset = {"field": "way", "sort": ["path", "state"], "scale": {"paddingInner": 0.1}}
-    x = number("v", f"delay [{unit.name}]", tickCount=8)
-    filled = {
-        "mark": {"type": "bar"},
-        "encoding": {
-            "x": x,
-            "y": y,
-            "yOffset": offset,
-            "color": {"field": "hop", "scale": scale, "legend": {"title": None}},
-            "order": {"field": "order"},
-            "tooltip": [{"field": "hop", "title": "hop"}, tip("v", f"delay [{unit.name}]", ",.2f")],
-        },
+    where: Spec = {"y": y, "yOffset": offset}
+    title = f"delay [{unit.name}]"
+    where["x"] = number("v", title, tickCount=8)
+    parts = {
+        "color": {"field": "hop", "scale": scale, "legend": {"title": None}},
+        "order": {"field": "order"},
+        "tooltip": [{"field": "hop", "title": "hop"}, tip("v", title, ",.2f")],
     }
     tick = {"type": "tick", "color": "currentColor", "thickness": 2}
-    text, said = {"type": "text", "align": "left", "dx": 6}, {"text": {"field": "said"}}
-    data = {"values": ends}
-    return {
-        "width": WIDE - 90,
-        "height": {"step": 20},
-        "data": {"values": bars},
-        "layer": [
-            filled,
-            {"data": data, "mark": tick, "encoding": {"x": x, "y": y, "yOffset": offset}},
-            {
-                "data": data,
-                "mark": text,
-                "encoding": {"x": number("text", ""), "y": y, "yOffset": offset, **said},
-            },
-        ],
-    }
+    text = {"type": "text", "align": "left", "dx": 6}
+    said = {"x": number("text", ""), "text": {"field": "said"}}
+    layers = [
+        {"mark": "bar", "encoding": where | parts},
+        {"data": {"values": ends}, "mark": tick, "encoding": where},
+        {"data": {"values": ends}, "mark": text, "encoding": where | said},
+    ]
+    size = {"width": WIDE - 110, "height": {"step": 20}}
+    return {**size, "data": {"values": bars}, "layer": layers}
 
 
 def _delays(story: Story) -> tuple[list[float], list[float], Spec]:
@@ -228,7 +228,7 @@ def _delays(story: Story) -> tuple[list[float], list[float], Spec]:
     edges, kind = style.edges(values)
     title = f"delay from the price to the last fill [{unit.name}]"
     axis = number("x", title, grid=False, tickCount=8, format="~g", labelOverlap=True)
-    scale = {"type": kind, "domain": [edges[0], edges[-1]], "nice": False, "zero": False}
+    scale = {"type": kind, "domain": [edges[0], edges[-1]], "nice": False}
     return values, edges, axis | {"scale": scale}
 
 
@@ -245,8 +245,9 @@ def _totals(story: Story) -> Spec:
             heights[place] += count
             rows.append({**row, "high": heights[place], "count": count, "spoke": spoke})
     tips = [tip("x", "from", ",.2f"), tip("until", "to", ",.2f"), tip("count", "commands", ",")]
-    encoding: Spec = {"x": x, "x2": {"field": "until"}, "y": height("high", "commands")}
-    encoding |= {"y2": {"field": "low"}, "tooltip": tips}
+    y = height("high", "commands", tickMinStep=1)
+    encoding: Spec = {"x": x, "x2": {"field": "until"}, "y": y, "y2": {"field": "low"}}
+    encoding["tooltip"] = tips
     encoding["color"] = _coloured("spoke", story.result.spokes, SPOKES)
     shape: Spec = {"width": HALF, "height": 210, "data": {"values": rows}}
     return shape | {"mark": "rect", "encoding": encoding}
@@ -257,18 +258,16 @@ def _moves(story: Story, course: Course) -> Spec:
     values, edges, x = _delays(story)
     moved = []
     for place, asset in enumerate(story.result.assets):
-        own = [one for one in story.liquidations if one.asset == asset]
-        before = course.price_at(place, [one.at_us - one.hops["total"] for one in own])
-        moved += [
-            (one, 100 * (one.price_usd6 / 1e6 / max(1e-9, price) - 1))
-            for one, price in zip(own, before, strict=True)
-        ]
-    borders, _ = style.edges([0.0, *(move for _, move in moved)])
-    delay_of = {id(one): value for one, value in zip(story.liquidations, values, strict=True)}
+        whole = zip(story.liquidations, values, strict=True)
+        own = [(one, value) for one, value in whole if one.asset == asset]
+        before = course.price_at(place, [one.at_us - one.hops["total"] for one, _ in own])
+        for (one, value), price in zip(own, before, strict=True):
+            move = 100 * (one.price_usd6 / 1e6 / max(1e-9, price) - 1)
+            moved.append((value, move, asset, _usd(one)))
+    borders, _ = style.edges([0.0, *(move for _, move, _, _ in moved)])
     together: dict[tuple[int, int, str], float] = defaultdict(float)
-    for one, move in moved:
-        key = (style.bin_of(delay_of[id(one)], edges), style.bin_of(move, borders), one.asset)
-        together[key] += _usd(one)
+    for value, move, asset, usd in moved:
+        together[style.bin_of(value, edges), style.bin_of(move, borders), asset] += usd
     rows = [
         {
             "x": round((edges[place] + edges[place + 1]) / 2, 4),

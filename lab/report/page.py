@@ -26,64 +26,45 @@ from lab.result import Result, Story
 from messaging.errors import InputRefused
 from messaging.presets import END_TO_END, PRESETS
 
-# Title of each chart, and what it shows in plain words.
+# Title of each chart, and on a line of its own what it shows, in plain words.
 WORDS = {
-    "prices": (
-        "Prices and liquidations",
-        "Line: the true price, in US dollars. Circles: liquidations when their last fill was, at "
-        "their average price; area says how many dollars were closed. One circle is one command, "
-        "or, where there are very many, all of a spoke that are close in time.",
-    ),
-    "equity": (
-        "Equity and what it must cover",
-        "All accounts together, in US dollars, as the hub sees them: from prices and positions "
-        "that are already old. Both margins include the latency buffer. New credit needs equity "
-        "above initial margin; an account whose own equity falls below its own maintenance "
-        "margin is liquidated, however well the others stand.",
-    ),
-    "losses": (
-        "Bad debt and the insurance fund",
-        "Bad debt, in US dollars: what accounts owed beyond their collateral when they were closed "
-        "out, added up, when the hub hears of the last fill. Insurance pays until it is empty.",
-    ),
-    "hops": (
-        "Where the time goes: delay of liquidations by hop",
-        "Upper bar: the way from a price print to the last fill, hop by hop. The black mark is the "
-        "quantile of whole ways; quantiles of hops need not add up to it. Grey bar: how old the "
-        "hub's picture of the spoke was when it decided; this runs beside the way, not on top.",
-    ),
-    "totals": (
-        "Total delay",
-        "Liquidation commands that closed something, by time from the price print to the last "
-        "fill. Bins are equal in ratio where delays differ more than twelvefold.",
-    ),
-    "moves": (
-        "What the price did meanwhile",
-        "Average fill price against the true price at the print that led to it, in %, price "
-        "impact of the sale included; area: dollars closed. Below zero hurts holders of long "
-        "positions. Prices between samples are interpolated: for delays shorter than a sample "
-        "step this is rough.",
-    ),
-    "blind": (
-        "How far prices move while one liquidation is under way",
-        "Change of the true price over the median total delay before each moment, in %. Expect "
-        "bad debt where it exceeds what maintenance margin leaves before equity is gone.",
-    ),
-    "credit": (
-        "Credit held by spoke",
-        "Solid: credit that the hub has set aside for a spoke, in US dollars. Dashed: the part "
-        "that the hub knows to be used. Between them lies capital that idles while messages "
-        "travel.",
-    ),
-    "carried": (
-        "Margin of positions by spoke",
-        "Margin that the hub carries for positions a spoke has reported, in US dollars.",
-    ),
-    "ages": (
-        "Age of what the hub knows",
-        "Time since the moment that the hub's newest state of a spoke describes. A long climb is "
-        "silence: a cut lane or a halted chain.",
-    ),
+    "prices": "Prices and liquidations\n"
+    "Line: the true price, in US dollars. Circles: liquidations when their last fill was, at "
+    "their average price; area says how many dollars were closed. One circle is one command, "
+    "or, where there are very many, all of a spoke that are close in time.",
+    "equity": "Equity and what it must cover\n"
+    "All accounts together, in US dollars, as the hub sees them: from prices and positions "
+    "that are already old. Both margins include the latency buffer. New credit needs equity "
+    "above initial margin; an account whose own equity falls below its own maintenance "
+    "margin is liquidated, however well the others stand.",
+    "losses": "Bad debt and the insurance fund\n"
+    "Bad debt, in US dollars: what accounts owed beyond their collateral when they were closed "
+    "out, added up, when the hub hears of the last fill. Insurance pays while it can.",
+    "hops": "Where the time goes: delay of liquidations by hop\n"
+    "Upper bar: the way from a price print to the last fill, hop by hop. The black mark is the "
+    "quantile of whole ways; quantiles of hops need not add up to it. Grey bar: how old the "
+    "hub's picture of the spoke was when it decided; this runs beside the way, not on top. "
+    "Channels keep order: a command also waits for slower frames that were sent before it.",
+    "totals": "Total delay\n"
+    "Liquidation commands that closed something, by time from the price print to the last "
+    "fill. Bins are equal in ratio where delays differ more than twelvefold.",
+    "moves": "What the price did meanwhile\n"
+    "Average fill price against the true price at the print that led to it, in %, price "
+    "impact of the sale included; area: dollars closed. Below zero hurts holders of long "
+    "positions. Prices between samples are interpolated: for delays shorter than a sample "
+    "step this is rough.",
+    "blind": "How far prices move while one liquidation is under way\n"
+    "Change of the true price over the median total delay before each moment, in %. Expect "
+    "bad debt where it exceeds what maintenance margin leaves before equity is gone.",
+    "credit": "Credit held by spoke\n"
+    "Solid: credit that the hub has set aside for a spoke, in US dollars. Dashed: the part "
+    "that the hub knows to be used. Between them lies capital that idles while messages "
+    "travel.",
+    "carried": "Margin of positions by spoke\n"
+    "Margin that the hub carries for positions a spoke has reported, in US dollars.",
+    "ages": "Age of what the hub knows\n"
+    "Time since the moment that the hub's newest state of a spoke describes. A long climb is "
+    "silence: a cut lane or a halted chain.",
 }
 
 BANDS = (
@@ -166,7 +147,7 @@ def _figures(specs: Mapping[str, dict[str, Any]]) -> str:
     """Return charts with their titles, what they show, and the data to draw them from."""
     figures = []
     for name, spec in specs.items():
-        title, note = WORDS[name]
+        title, note = WORDS[name].split("\n")
         width = "" if spec.get("width") == HALF else ' class="wide"'
         figures.append(
             f'<figure{width}><h3>{title}</h3><div class="chart" id="chart-{name}"></div>'
@@ -272,7 +253,8 @@ def _in_short(story: Story) -> str:
     for asset, moves in charts.moves(story).items():
         known = [move for move in moves if move is not None]
         if known:
-            moved.append(f"{asset} by {min(known):+.1f} to {max(known):+.1f} %".replace("-", "−"))
+            span = f"{min(known):+.1f} to {max(known):+.1f}\u00a0%".replace("-", "−")
+            moved.append(f"{asset} by {span}")
     return text + (f" Within such a time, prices moved: {', '.join(moved)}." if moved else "")
 
 

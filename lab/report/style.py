@@ -83,9 +83,10 @@ table { border-collapse: collapse; font-size: 13.5px; margin: 10px 0 18px; width
   break-inside: avoid; }
 th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--rule);
   vertical-align: top; overflow-wrap: anywhere; }
+td:first-child { min-width: 110px; }
 th { color: var(--soft); font-weight: 500; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-dl { display: grid; grid-template-columns: 170px 1fr; gap: 4px 18px; font-size: 13.5px; margin: 0; }
+dl { display: grid; grid-template-columns: 90px 1fr; gap: 4px; font-size: 13.5px; margin: 16px 0; }
 dt { font-weight: 600; } dd { margin: 0; color: var(--soft); max-width: 100ch; }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --rule: #ccc;
   --page: #fff; --tile: #f3f3f3; --loss: #a3202b; --warn: #fff4d6; --warn-ink: #4a3600; }
@@ -134,9 +135,9 @@ def unit_for(longest_us: int) -> Unit:
 def duration(us: int) -> str:
     """Return a duration for people."""
     if us < SECONDS.us:
-        return f"{us / 1e3:.3g} ms" if us else "0 s"
+        return f"{us / 1e3:.3g}\u00a0ms" if us else "0\u00a0s"
     unit = unit_for(us)
-    return f"{us / unit.us:.{1 if us < 100 * unit.us else 0}f} {unit.name}"
+    return f"{us / unit.us:.{1 if us < 100 * unit.us else 0}f}\u00a0{unit.name}"
 
 
 def dollars(usd6: int) -> str:
@@ -179,7 +180,7 @@ def number(field: str, title: str, **axis: Any) -> Spec:
 
 def height(field: str, title: str, **axis: Any) -> Spec:
     """Return a vertical encoding; all its axes have one breadth, so that charts line up."""
-    return number(field, title, minExtent=46, maxExtent=46, tickCount=5, **axis)
+    return number(field, title, minExtent=54, maxExtent=54, titleLimit=180, tickCount=5, **axis)
 
 
 def tip(field: str, title: str, form: str) -> Spec:
@@ -211,7 +212,7 @@ class Course:
         self.samples = story.samples
         end_us = max((one.at_us for one in self.samples), default=0)
         self.unit = unit_for(end_us)
-        self.end = max(0.001, self.at(end_us))
+        self.end = self.at(end_us) or 1.0
         assets = len(story.result.assets)  # the first sample knows no price yet
         self.priced = [one for one in self.samples if assets and len(one.prices_usd6) == assets]
 

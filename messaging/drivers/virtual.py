@@ -14,7 +14,7 @@ TIMER, DELIVERY = 0, 1  # at one instant, timers fire before deliveries
 
 # Events sort by (time, kind, node, push number); the last three are one whole number, which
 # compares faster than three and leaves no tie to chance.
-_NUMBER_BITS = 48
+_NUMBER_BITS = 44
 _NODE_BITS = 12
 
 

@@ -1,0 +1,5 @@
+"""`python -m lab` is `omnimargin`."""
+
+from lab.cli import main
+
+main()
