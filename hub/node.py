@@ -52,7 +52,6 @@ class Hub:
             effects += watch.look(hub, now_us)
             return effects
 
-        assert isinstance(event, Envelope)
         message = event.message
         if type(message) is PricePublished:
             place = hub.places[message.asset]

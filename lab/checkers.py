@@ -96,10 +96,10 @@ class Checker:
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub = self._hub
-        if isinstance(event, Envelope) and event.family is Family.RESERVATION:
+        if type(event) is Envelope and event.family is Family.RESERVATION:
             self._evidence[event.sender].hear(event)
         for effect in effects:
-            if isinstance(effect, Send) and effect.family is Family.RESERVATION:
+            if type(effect) is Send and effect.family is Family.RESERVATION:
                 self._note_grant(effect)
         self._check_encumbered()
         for rid in hub.changed_rids:

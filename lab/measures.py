@@ -79,19 +79,19 @@ class Measures:
     def see(self, record: Record) -> None:
         """Take in a frame's journey."""
         event = record.event
-        if isinstance(event, Envelope) and event.family in CHANNEL_FAMILIES:
+        if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             way = f"{'from' if record.node == HUB else 'to'}-spoke.{event.family}"
             delays = self._channel_delays.setdefault(way, [])
             delays.append(record.at_us - event.sent_us)
         for effect in record.effects:
-            if isinstance(effect, Envelope) and effect.family in CHANNEL_FAMILIES:
+            if type(effect) is Envelope and effect.family in CHANNEL_FAMILIES:
                 self._families[effect.family] += 1
         if record.at_us >= self.next_sample_us:
             self._sample(record.at_us)
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         for effect in effects:
-            if isinstance(effect, Send) and type(effect.message) is LiquidationOrdered:
+            if type(effect) is Send and type(effect.message) is LiquidationOrdered:
                 self._note_command(now_us, effect.to, effect.message)
 
     def _note_command(self, now_us: int, spoke: NodeId, ordered: LiquidationOrdered) -> None:
@@ -108,7 +108,7 @@ class Measures:
     def _after_spoke(
         self, spoke: Spoke, now_us: Micros, event: Event, effects: Sequence[Effect]
     ) -> None:
-        if isinstance(event, Envelope):
+        if type(event) is Envelope:
             message = event.message
             if type(message) is LiquidationOrdered:
                 self._arrived_us.setdefault(message.liq_id, now_us)
@@ -116,7 +116,7 @@ class Measures:
                 self.orders += 1
             return
         for effect in effects:
-            if not isinstance(effect, Send):
+            if type(effect) is not Send:
                 continue
             done = effect.message
             if type(done) is LiquidationFilled:

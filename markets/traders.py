@@ -157,7 +157,7 @@ class Traders:
 
     def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         """See `messaging.node.Node.handle`."""
-        if isinstance(event, Envelope):
+        if type(event) is Envelope:
             assert isinstance(event.message, MarketMoved)
             self._prices_usd6 = event.message.prices_usd6
             return ()

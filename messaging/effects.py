@@ -1,6 +1,10 @@
-"""What a node asks of the world. Drivers carry these out; a node never does."""
+"""What a node asks of the world. Drivers carry these out; a node never does.
 
-from typing import TypeAlias
+These and the events are `final`, so that `type(x) is Send` tells all: for Structs it takes a
+quarter of the time that `isinstance` takes to say no, and a run asks it for every message.
+"""
+
+from typing import TypeAlias, final
 
 import msgspec
 
@@ -8,6 +12,7 @@ from messaging.messages import Family, Message
 from messaging.units import Height, Micros, NodeId
 
 
+@final
 class Send(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     """Deliver `message` to `to`: late, twice or never, as the network pleases.
 
@@ -22,6 +27,7 @@ class Send(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     final_height: Height = Height(0)
 
 
+@final
 class SetTimer(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     """Wake this node at `at_us`. Setting a name again replaces it."""
 

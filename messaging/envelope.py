@@ -1,6 +1,6 @@
 """What a channel adds to a message: who, to whom, which one in the row, how final."""
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, final
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,7 @@ BlockHeight: TypeAlias = Annotated[Height, Meta(ge=0, le=INT_MAX)]
 NO_HEIGHT = Height(0)
 
 
+@final
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="frame.1"):
     """One frame. Its tag is the version of the wire.
 

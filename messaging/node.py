@@ -1,7 +1,7 @@
 """The one shape that hub, spokes, markets and every driver agree on."""
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, final
 
 import msgspec
 
@@ -10,6 +10,7 @@ from messaging.envelope import Envelope
 from messaging.units import Micros, NodeId
 
 
+@final
 class TimerFired(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     """A timer the node has set."""
 

@@ -1,7 +1,7 @@
 """Run nodes in virtual time: a sorted queue instead of a clock and a network."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from messaging.endpoint import Endpoint, Output
@@ -48,25 +48,23 @@ class VirtualDriver:
         """Run `endpoints` over `network` up to and including virtual time `until_us`."""
         assert len(endpoints) < 1 << _NODE_BITS
         self._endpoints = endpoints
-        self._arrivals = network.arrivals
+        self._network = network
         self._until_us = until_us
         self._events_max = events_max
-        self._index = {endpoint.name: index for index, endpoint in enumerate(endpoints)}
-        self._queue: list[tuple[Micros, int, Event]] = []
-        self._pushed = 0
-        self._timers: dict[tuple[int, str], Micros] = {}
         self.failed: tuple[Micros, NodeId, Event] | None = None
 
     def run(self) -> Iterator[Record]:
         """Yield a record for each event until nothing is left to do, or time is up."""
-        for index, endpoint in enumerate(self._endpoints):
-            self._carry_out(Micros(0), index, endpoint.start())
-        queue, timers, until_us = self._queue, self._timers, self._until_us
+        queue: list[tuple[Micros, int, Event]] = []
+        timers: dict[tuple[int, str], Micros] = {}
         names = [endpoint.name for endpoint in self._endpoints]
         handlers = [endpoint.handle for endpoint in self._endpoints]
+        carry_out = self._carrier(queue, timers)
+        for index, endpoint in enumerate(self._endpoints):
+            carry_out(Micros(0), index, endpoint.start())
+
         node_mask = (1 << _NODE_BITS) - 1
-        left = self._events_max
-        pop = heapq.heappop
+        until_us, left, pop = self._until_us, self._events_max, heapq.heappop
         while queue:
             now_us, order, event = pop(queue)
             if now_us > until_us:
@@ -85,22 +83,32 @@ class VirtualDriver:
                 self.failed = (now_us, names[index], event)
                 raise
             if effects:
-                self._carry_out(now_us, index, effects)
+                carry_out(now_us, index, effects)
             yield Record(now_us, names[index], event, effects)
 
-    def _carry_out(self, now_us: Micros, source: int, effects: Sequence[Output]) -> None:
-        queue, push = self._queue, heapq.heappush
-        number = self._pushed
-        for effect in effects:
-            if isinstance(effect, Envelope):
-                order = ((DELIVERY << _NODE_BITS) | self._index[effect.receiver]) << _NUMBER_BITS
-                for at_us in self._arrivals(effect, now_us):
-                    push(queue, (at_us, order + number, effect))
+    def _carrier(
+        self, queue: list[tuple[Micros, int, Event]], timers: dict[tuple[int, str], Micros]
+    ) -> Callable[[Micros, int, Sequence[Output]], None]:
+        """Return what carries effects out: a closure, for it runs once for every event."""
+        arrivals, push, number = self._network.arrivals, heapq.heappush, 0
+        orders = {
+            endpoint.name: ((DELIVERY << _NODE_BITS) | index) << _NUMBER_BITS
+            for index, endpoint in enumerate(self._endpoints)
+        }
+
+        def carry_out(now_us: Micros, source: int, effects: Sequence[Output]) -> None:
+            nonlocal number
+            for effect in effects:
+                if type(effect) is Envelope:
+                    order = orders[effect.receiver]
+                    for at_us in arrivals(effect, now_us):
+                        push(queue, (at_us, order + number, effect))
+                        number += 1
+                else:
+                    at_us, name = effect.at_us, effect.name
+                    assert at_us >= now_us, f"timer {name} set for the past"
+                    timers[source, name] = at_us
+                    push(queue, (at_us, (source << _NUMBER_BITS) + number, TimerFired(name)))
                     number += 1
-            else:
-                at_us = effect.at_us
-                assert at_us >= now_us, f"timer {effect.name} set for the past"
-                self._timers[source, effect.name] = at_us
-                push(queue, (at_us, (source << _NUMBER_BITS) + number, TimerFired(effect.name)))
-                number += 1
-        self._pushed = number
+
+        return carry_out
