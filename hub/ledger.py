@@ -54,6 +54,14 @@ class Ledger:
         self.insurance_used_usd6 = 0
         self.forgiven_usd6: dict[AccountId, int] = {}
 
+    def open_account(self, account: AccountId) -> None:
+        """Open a trader's books."""
+        self.balances[available(account)] = self.balances[reserved(account)] = 0
+
+    def open_spoke(self, spoke: NodeId) -> None:
+        """Open a spoke's book."""
+        self.balances[clearing(spoke)] = 0
+
     def post(self, posting: Posting) -> None:
         """Book a posting on books that exist; one that adds up to zero, or it is our mistake."""
         total_usd6 = 0

@@ -98,7 +98,8 @@ class Hub:
     def _advance(self, zone: Zone, event: Envelope) -> list[Effect]:
         """Do what the channel's newest final block allows (P52)."""
         family = event.family
-        zone.final_heights[family] = max(zone.final_heights[family], event.final_height)
+        if event.final_height > zone.final_heights[family]:
+            zone.final_heights[family] = event.final_height
         if family is Family.RESERVATION:
             return credit.advance(self.state, zone)
         if family is Family.MARGIN_STATE:

@@ -6,7 +6,7 @@ from hashlib import sha256
 import msgspec
 
 from hub.account import Account, SpokeView, nothing
-from hub.ledger import Ledger, available, clearing, deposit, endow, reserved
+from hub.ledger import Ledger, deposit, endow
 from hub.liquidation import LiquidationPolicy
 from hub.margin.book import Book
 from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
@@ -65,7 +65,7 @@ class HubState:
         self.ledger = Ledger()
         self.ledger.post(endow(policy.insurance_usd6))
         for zone in self.zones:
-            self.ledger.balances[clearing(zone.name)] = 0
+            self.ledger.open_spoke(zone.name)
         self.accounts: list[Account] = []
         self.place_of: dict[AccountId, int] = {}
         self.book = Book(policy.margin, self.places, len(self.zones), len(deposits))
@@ -81,8 +81,7 @@ class HubState:
             view = SpokeView(nothing(name), nothing(name))
             self.place_of[name] = place
             self.accounts.append(Account(id=name, place=place, views=(view,) * len(self.zones)))
-            self.ledger.balances[available(name)] = 0
-            self.ledger.balances[reserved(name)] = 0
+            self.ledger.open_account(name)
             self.ledger.post(deposit(name, collateral_usd6))
             self.book.set_cash(place, collateral_usd6)
 

@@ -169,7 +169,7 @@ class Scenario(Table, frozen=True):
     spokes: Annotated[tuple[SpokeTable, ...], Meta(min_length=1, max_length=32)]
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1
     duration_h: Annotated[float, Meta(gt=0, le=24 * 366)] = 24.0
-    tick_s: Positive = 5.0
+    tick_s: Positive = 4.0
     starts_at_utc: str | None = None
     buffer: BufferChoice = BufferSqrtTime()
     hub: HubTable = HubTable()

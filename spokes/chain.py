@@ -44,8 +44,10 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
 
     def height_at(self, now_us: int) -> Height:
         """Return the height of the newest block at `now_us`; 0 before the first."""
+        if now_us < 0:
+            return Height(0)
         block_us = self.block_us
-        height = max(0, now_us // block_us)
+        height = now_us // block_us
         for halt in self.halts:
             if halt.from_us > now_us:
                 break

@@ -84,9 +84,10 @@ class Book:
         cost_usd6 = 0
         for position in report.state.positions:
             asset, qty8 = self._places[position.asset], position.qty8
-            bound_qty8 = bounds.get((spoke, asset), abs(qty8))
-            figures[asset] = qty8
-            figures[self._assets + asset] = max(-bound_qty8, min(bound_qty8, qty8))
+            figures[asset] = figures[self._assets + asset] = qty8
+            if bounds:
+                bound_qty8 = bounds.get((spoke, asset), abs(qty8))
+                figures[self._assets + asset] = max(-bound_qty8, min(bound_qty8, qty8))
             cost_usd6 += position.cost_usd6
         figures[-2] = cost_usd6
         figures[-1] = report.unsettled_usd6

@@ -72,6 +72,8 @@ class Reported(msgspec.Struct, frozen=True):
     def unsettled_usd6(self) -> int:
         """Return realised P&L less fees that is reported but not yet in the ledger."""
         state, settled = self.state, self.settled
+        if state is settled:
+            return 0
         return (
             state.realised_usd6
             - settled.realised_usd6

@@ -49,15 +49,26 @@ postings = st.one_of(
 
 
 def opened(cash_usd6: int = 0) -> Ledger:
-    ledger = Ledger()
+    ledger = empty()
     ledger.post(deposit(ANN, cash_usd6))
-    ledger.post(reserve(ANN, 0))
     return ledger
+
+
+def empty() -> Ledger:
+    ledger = Ledger()
+    ledger.open_account(ANN)
+    ledger.open_spoke(BASE)
+    return ledger
+
+
+def test_a_posting_on_a_book_that_is_not_open_is_refused() -> None:
+    with pytest.raises(KeyError):
+        empty().post(deposit("bob", 1))
 
 
 @given(st.lists(postings, max_size=20))
 def test_every_posting_adds_up_to_zero_and_so_do_all_balances(booked: list[Posting]) -> None:
-    ledger = Ledger()
+    ledger = empty()
     for posting in booked:
         assert sum(change for _, change in posting) == 0
         ledger.post(posting)
