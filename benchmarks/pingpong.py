@@ -6,7 +6,7 @@ names, no families, no numbering, no record of what happened.
 
 import heapq
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 
 import simpy
@@ -93,11 +93,11 @@ def simpy_store(events: int) -> float:
     environment, delays, left = simpy.Environment(), _delays(), [events]
     inboxes = [simpy.Store(environment), simpy.Store(environment)]
 
-    def wire(message: object, to: int) -> Iterator[simpy.Event]:
+    def wire(message: object, to: int) -> Generator[simpy.Event]:
         yield environment.timeout(next(delays))
         inboxes[to].put(message)
 
-    def player(own: int) -> Iterator[simpy.Event]:
+    def player(own: int) -> Generator[simpy.Event]:
         while left[0] > 0:
             message = yield inboxes[own].get()
             left[0] -= 1

@@ -47,6 +47,7 @@ class Command(NamedTuple):
 
     ordered: LiquidationOrdered
     sent_us: int
+    decided_usd6: int
     oracle_us: int
     state_us: int
     hub_us: int
@@ -100,6 +101,7 @@ class Measures:
         self._commands[ordered.liq_id] = Command(
             ordered=ordered,
             sent_us=now_us,
+            decided_usd6=known.price_usd6,
             oracle_us=known.received_us - known.observed_us,
             state_us=max(0, now_us - hub.zone_of[spoke].state_us),
             hub_us=now_us - known.received_us,
@@ -141,10 +143,19 @@ class Measures:
         }
         hops["total"] = sum(hops.values()) - hops["state_report"]
         price_usd6 = abs(proceeds_usd6) * ONE // done.filled_qty8
-        ordered = command.ordered
+        # Proceeds of closing a short are negative: money paid.
+        decided_usd6 = command.decided_usd6 * done.filled_qty8 // ONE
+        moved_usd6 = proceeds_usd6 - (decided_usd6 if proceeds_usd6 > 0 else -decided_usd6)
         self.liquidations.append(
             Liquidation(
-                now_us, ordered.account, spoke, ordered.asset, done.filled_qty8, price_usd6, hops
+                at_us=now_us,
+                account=command.ordered.account,
+                spoke=spoke,
+                asset=command.ordered.asset,
+                filled_qty8=done.filled_qty8,
+                price_usd6=price_usd6,
+                moved_usd6=moved_usd6,
+                hops=hops,
             )
         )
 
@@ -240,6 +251,7 @@ class Measures:
             liquidated_usd6=sum(
                 one.filled_qty8 * one.price_usd6 // ONE for one in self.liquidations
             ),
+            liquidation_moved_usd6=sum(one.moved_usd6 for one in self.liquidations),
             reservations=self._reservations(),
             equity_locked_ppm=self._locked_ppm(),
             delay_us=hops,

@@ -57,6 +57,8 @@ class Liquidation(msgspec.Struct, frozen=True):
     Attributes:
         at_us: when its last fill was.
         price_usd6: average price of what it closed.
+        moved_usd6: what the position's holder got more than at the price the hub decided on;
+            below zero, what the delay and the depth of the market have cost.
         hops: as named in `HOPS`.
     """
 
@@ -66,6 +68,7 @@ class Liquidation(msgspec.Struct, frozen=True):
     asset: str
     filled_qty8: int
     price_usd6: int
+    moved_usd6: int
     hops: dict[str, int]
 
 
@@ -88,6 +91,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             collateral, averaged over time.
         bad_debt_usd6: all shortfalls of accounts closed out; `insurance_used_usd6` of it paid.
         open_shortfall_usd6: negative equity at the end that is not closed out yet.
+        liquidation_moved_usd6: what all closed positions got more than at the prices that the
+            hub decided on; below zero, the price of being late.
         delay_us: by hop, over all liquidations that closed something.
         channel_delay_us: by direction and family, over all frames delivered.
     """
@@ -119,6 +124,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     liquidated_accounts: int
     closed_out_accounts: int
     liquidated_usd6: int
+    liquidation_moved_usd6: int
     reservations: Reservations
     equity_locked_ppm: int
     delay_us: dict[str, Quantiles]

@@ -51,6 +51,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
             f"{result.liquidations:,} commands on {result.liquidated_accounts:,} of "
             f"{result.accounts:,} accounts, {usd(result.liquidated_usd6)} closed",
         ),
+        ("lateness", f"{usd(result.liquidation_moved_usd6)} between decision and fill"),
         ("collateral", usd(result.collateral_usd6)),
         ("locked", f"{result.equity_locked_ppm / 1e4:.1f} % of collateral, time-averaged"),
         (

@@ -46,7 +46,7 @@ def late(story: Story) -> dict[str, Spec]:
     course = Course(story)
     charts = {"hops": _hops(story), "totals": _totals(story)}
     if course.priced:
-        charts |= {"moves": _moves(story, course), "blind": _blind(story, course)}
+        charts |= {"moves": _moves(story), "blind": _blind(story, course)}
     return charts
 
 
@@ -253,17 +253,17 @@ def _totals(story: Story) -> Spec:
     return shape | {"mark": "rect", "encoding": encoding}
 
 
-def _moves(story: Story, course: Course) -> Spec:
-    """Draw how far the price had moved at the fill, by delay: liquidations in bins of both."""
+def _moves(story: Story) -> Spec:
+    """Draw what delay cost whoever was liquidated: liquidations in bins of both."""
     values, edges, x = _delays(story)
     moved = []
-    for place, asset in enumerate(story.result.assets):
+    for asset in story.result.assets:
         whole = zip(story.liquidations, values, strict=True)
         own = [(one, value) for one, value in whole if one.asset == asset]
-        before = course.price_at(place, [one.at_us - one.hops["total"] for one, _ in own])
-        for (one, value), price in zip(own, before, strict=True):
-            move = 100 * (one.price_usd6 / 1e6 / max(1e-9, price) - 1)
-            moved.append((value, move, asset, _usd(one)))
+        moved += [
+            (value, 100 * one.moved_usd6 / 1e6 / max(1e-6, _usd(one)), asset, _usd(one))
+            for one, value in own
+        ]
     borders, _ = style.edges([0.0, *(move for _, move, _, _ in moved)])
     together: dict[tuple[int, int, str], float] = defaultdict(float)
     for value, move, asset, usd in moved:
@@ -279,8 +279,8 @@ def _moves(story: Story, course: Course) -> Spec:
     ]
     color = _coloured("asset", story.result.assets, style.ASSETS)
     size = _closed(max(round(usd) for usd in together.values()), (6, 320))
-    tips = [tip("x", "delay", ",.2f"), tip("move", "move [%]", ",.2f")]
-    y = height("move", "price move [%]")
+    tips = [tip("x", "delay", ",.2f"), tip("move", "gain [%]", ",.2f")]
+    y = height("move", "gain of the holder [%]")
     encoding: Spec = {"x": x, "y": y, "color": color, "size": size}
     encoding["tooltip"] = [*tips, tip("usd", "closed", "$,.0f")]
     circles = {"mark": {"type": "circle", "opacity": 0.65}, "encoding": encoding}

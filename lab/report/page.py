@@ -48,11 +48,10 @@ WORDS = {
     "totals": "Total delay\n"
     "Liquidation commands that closed something, by time from the price print to the last "
     "fill. Bins are equal in ratio where delays differ more than twelvefold.",
-    "moves": "What the price did meanwhile\n"
-    "Average fill price against the true price at the print that led to it, in %, price "
-    "impact of the sale included; area: dollars closed. Below zero hurts holders of long "
-    "positions. Prices between samples are interpolated: for delays shorter than a sample "
-    "step this is rough.",
+    "moves": "What the delay cost whoever was liquidated\n"
+    "Average fill price against the price that the hub decided on, in % of what was closed; "
+    "area: dollars closed. Below zero the position's holder got less, for the price had moved "
+    "against him or the sale itself moved it.",
     "blind": "How far prices move while one liquidation is under way\n"
     "Change of the true price over the median total delay before each moment, in %. Expect "
     "bad debt where it exceeds what maintenance margin leaves before equity is gone.",

@@ -47,6 +47,7 @@ RESULT = Result(
     liquidated_accounts=0,
     closed_out_accounts=0,
     liquidated_usd6=0,
+    liquidation_moved_usd6=-1_000_000,
     reservations=NOTHING,
     equity_locked_ppm=250_000,
     delay_us={},
@@ -80,7 +81,16 @@ def liquidation(at_s: int, *, spoke: str = "base", asset: str = "BTC") -> Liquid
     """Return a liquidation of one unit that took 920 s."""
     hops = {hop: seconds * 1_000_000 for hop, seconds in HOPS.items()}
     hops["total"] = sum(hops.values()) - hops["state_report"]
-    return Liquidation(at_s * 1_000_000, "t1", spoke, asset, 100_000_000, 7_000_000_000, hops)
+    return Liquidation(
+        at_us=at_s * 1_000_000,
+        account="t1",
+        spoke=spoke,
+        asset=asset,
+        filled_qty8=100_000_000,
+        price_usd6=7_000_000_000,
+        moved_usd6=-70_000_000,
+        hops=hops,
+    )
 
 
 def story(liquidations: list[Liquidation], samples: list[Sample], /, **changes: Any) -> Story:
