@@ -85,7 +85,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         status: `complete`, `interrupted` or `violated`.
-        digest: of all records; empty if none was asked for.
+        digest: of all records.
+        outside_digest: of what comes from outside the protocol, prices and orders; the same
+            under any latency, buffer and link fault.
         messages: frames that hub and spokes have sent each other.
         equity_locked_ppm: collateral locked by requirements and reservations, over all
             collateral, averaged over time.
@@ -101,6 +103,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     status: str
     digest: str
+    outside_digest: str
     prices_source: str
     stylised: bool
     buffer: str

@@ -11,7 +11,7 @@ from lab.checkers import Checker
 from lab.measures import Measures
 from lab.result import Story
 from lab.scenario import Scenario
-from lab.world import World, build
+from lab.world import MARKET, TRADERS, World, build
 from messaging.codec import encode_record
 from messaging.drivers.replay import replay
 from messaging.errors import InvariantViolated, LogTorn, ReplayDiverged
@@ -70,13 +70,15 @@ def _run(
     progress: Progress | None,
     stop: Stop,
 ) -> Outcome:
-    driver, digest = world.driver(), Digest()
+    driver, digest, outside = world.driver(), Digest(), Digest()
     status, finding, now_us, events = COMPLETE, None, 0, 0
     started_s = time.perf_counter()
     try:
         for record in driver.run():
             data = encode_record(record)
             digest.add(data)
+            if record.node == MARKET or record.node == TRADERS:
+                outside.add(data)
             if writer is not None:
                 writer.write(record, data)
             measures.see(record)
@@ -99,6 +101,7 @@ def _run(
     story = measures.story(
         status=status,
         digest=digest.hex(),
+        outside_digest=outside.hex(),
         events=events,
         now_us=now_us,
         wall_s=time.perf_counter() - started_s,

@@ -27,7 +27,7 @@ def show(result: Result, *, log: Path | None, report: Path | None) -> None:
     console.print(table)
     if result.delay_us:
         console.print(_delays(result))
-    console.print(f"digest {result.digest}")
+    console.print(f"digest {result.digest}, of prices and orders {result.outside_digest}")
     if log is not None:
         console.print(f"log    {log}")
     if report is not None:

@@ -64,6 +64,15 @@ def test_latency_leaves_prices_and_orders_as_they_are() -> None:
     assert fast != slow
 
 
+def test_the_outside_digest_shows_what_two_runs_share() -> None:
+    fast, slow, other = (
+        running.run(build(scenario(**changed))).story.result
+        for changed in ({}, {"latency": "cctp_v1", "buffer": {"kind": "none"}}, {"seed": 2})
+    )
+    assert fast.digest != slow.digest
+    assert fast.outside_digest == slow.outside_digest != other.outside_digest
+
+
 def test_faults_of_links_leave_the_delays_of_other_messages_as_they_are() -> None:
     """A message that arrives in both runs at its first try takes as long in both."""
     clean, lossy = (
