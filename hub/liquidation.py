@@ -24,7 +24,7 @@ class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
         dust_usd6: a remaining notional below this is closed as well.
         command_ttl_us: deadline of a command, after the newest spoke time heard.
         insurance_share_ppm: share of the liquidation fee that the insurance fund gets.
-        commands_max: commands under way on one position before the next closes it whole.
+        commands_max: most commands under way on one position; the last closes it whole.
     """
 
     call_ppm: Ppm

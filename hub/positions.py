@@ -12,12 +12,13 @@ from messaging.messages import (
     HaltReason,
     LiquidationAcknowledged,
     LiquidationDone,
+    LiquidationEnd,
     LiquidationFilled,
     MarginStatus,
     StateReported,
     Watermark,
 )
-from messaging.units import Height, Usd6, ratio_up
+from messaging.units import Height, LiquidationId, Qty8, Usd6, ratio_up
 
 
 def reported(hub: HubState, zone: Zone, state: StateReported, height: Height) -> list[Effect]:
@@ -65,7 +66,12 @@ def covered(zone: Zone, mark: Watermark, height: Height) -> None:
 
 
 def advance(hub: HubState, zone: Zone) -> None:
-    """Settle what has become final, then let positions carry used credit (P52 to P54)."""
+    """Settle what has become final, then let positions carry used credit (P52 to P54).
+
+    Not from a halted spoke, whose gains could be lies (P66); its losses count unsettled.
+    """
+    if zone.halted is not None:
+        return
     final_height = zone.final_heights[Family.MARGIN_STATE]
     while zone.waiting and zone.waiting[0][0] <= final_height:
         _, place = zone.waiting.popleft()
@@ -130,22 +136,29 @@ def close_out(hub: HubState, account: Account) -> None:
 
 def filled(hub: HubState, zone: Zone, fill: LiquidationFilled) -> list[Effect]:
     """Check a fill against its command (P77); positions follow the report, not the fill."""
-    place = zone.commands.get(fill.liq_id)
-    if place is None:
-        return []
-    for command in hub.accounts[place].commands:
-        if command.ordered.liq_id == fill.liq_id and fill.filled_qty8 > command.ordered.max_qty8:
+    return _check_fill(hub, zone, fill.liq_id, fill.filled_qty8)
+
+
+def _check_fill(
+    hub: HubState, zone: Zone, liq_id: LiquidationId, filled_qty8: Qty8
+) -> list[Effect]:
+    """Halt a spoke that has closed more than a command allows (P77)."""
+    place = zone.commands.get(liq_id)
+    commands = () if place is None else hub.accounts[place].commands
+    for command in commands:
+        if command.ordered.liq_id == liq_id and filled_qty8 > command.ordered.max_qty8:
             return credit.halt(zone, HaltReason.FILLED_TOO_MUCH)
     return []
 
 
 def done(hub: HubState, zone: Zone, ended: LiquidationDone) -> list[Effect]:
     """Note a command's end and let the spoke forget it (P83)."""
-    place = zone.commands.pop(ended.liq_id, None)
+    effects = _check_fill(hub, zone, ended.liq_id, ended.filled_qty8)
+    refused = ended.reason is LiquidationEnd.EXISTS_DIFFERENT  # of another body; ours goes on
+    place = None if refused else zone.commands.pop(ended.liq_id, None)
     if place is not None:
         account = liquidation.end(hub.accounts[place], ended)
         hub.keep(account)
         close_out(hub, account)
-    return [
-        Send(zone.name, Family.LIQUIDATION, LiquidationAcknowledged(liq_id=ended.liq_id)),
-    ]
+    acknowledged = LiquidationAcknowledged(liq_id=ended.liq_id)
+    return [*effects, Send(zone.name, Family.LIQUIDATION, acknowledged)]

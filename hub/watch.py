@@ -61,8 +61,7 @@ def _status(hub: HubState, account: Account, standing: Assessment) -> MarginStat
     if account.commands:
         return account.status
     if equity_usd6 >= ratio_up(maintenance_usd6, policy.restore_ppm):
-        # A shortfall without positions waits, frozen, for finality and the write-off.
-        return MarginStatus.OPEN if equity_usd6 >= 0 else account.status
+        return MarginStatus.OPEN
     if account.status is MarginStatus.OPEN:
         called = equity_usd6 < ratio_up(maintenance_usd6, policy.call_ppm)
         return MarginStatus.REDUCE_ONLY if called else MarginStatus.OPEN

@@ -14,7 +14,8 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: the spoke.
         cap_usd6: most that may be reserved or carried by positions there at once (P2).
-        command_us: 99th percentile of the delay from command to execution (rule M4).
+        command_us: 99th percentile of the delay from command to execution, waiting in order
+            and for a block included (rule M4).
         overdue_after_us: hub time after a grant's expiry at which silence is overdue (P39).
         renewals_max: how often a reservation is renewed.
     """

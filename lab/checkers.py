@@ -176,7 +176,7 @@ class Checker:
             self._expires_max_us[message.rid] = message.expires_at_us
 
     def _check_balance(self) -> None:
-        """All books of the ledger add up to nothing, to the millionth (INV2)."""
+        """All books of the ledger add up to nothing, to the millionth."""
         self._need("MONEY", sum(self._hub.ledger.balances.values()), 0, "sum of all balances")
         ledger = self._hub.ledger
         uncovered_usd6 = -ledger.balances["deficit"]

@@ -55,7 +55,7 @@ class Liquidation(msgspec.Struct, frozen=True):
     """One command that closed something, with the delay of each hop on its way [us].
 
     Attributes:
-        at_us: when its last fill was.
+        at_us: when it ended, with its last fill as a rule.
         price_usd6: average price of what it closed.
         moved_usd6: what the position's holder got more than at the price the hub decided on;
             below zero, what the delay and the depth of the market have cost.

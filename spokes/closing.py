@@ -2,14 +2,14 @@
 
 from messaging.effects import Effect
 from messaging.messages import LiquidationDone, LiquidationEnd, LiquidationOrdered
-from messaging.units import LiquidationId, Micros, Qty8
+from messaging.units import LiquidationId, Micros, Qty8, Usd6
 from spokes import liquidation, venue
 from spokes.liquidation import Order
 from spokes.state import SpokeState
 
 
 def ordered(spoke: SpokeState, command: LiquidationOrdered, now_us: Micros) -> list[Effect]:
-    """Take a command in: live from now on, or refused at once (P78, P79, P85)."""
+    """Take a command in: live until it ends (P79), once (P78); another body is refused."""
     known = spoke.orders.get(command.liq_id)
     if known is not None:
         if known.command == command:
@@ -48,7 +48,7 @@ def finish(spoke: SpokeState, now_us: Micros) -> list[Effect]:
         account, asset = order.command.account, order.command.asset
         position_qty8 = spoke.trader(account).holding(asset).qty8
         version = spoke.version_after_block(account)
-        price_usd6 = spoke.prices_usd6[spoke.places[asset]]
+        _, price_usd6 = _slice(spoke, order)
         reason = liquidation.ending(order, position_qty8, version, chain_us, price_usd6)
         if reason is not None:
             ended = liquidation.end(order, reason, position_qty8, version)
@@ -73,23 +73,28 @@ def _smallest_targets(spoke: SpokeState) -> list[LiquidationId]:
     return list(ruling.values())
 
 
-def _fill(spoke: SpokeState, liq_id: LiquidationId, chain_us: Micros) -> None:
-    """Trade one slice of a command, as much as depth allows."""
-    order = spoke.orders[liq_id]
+def _slice(spoke: SpokeState, order: Order) -> tuple[int, Usd6]:
+    """Return the signed quantity of the next slice, and the price it would trade at."""
     command, policy = order.command, spoke.policy
     place = spoke.places[command.asset]
     market, middle_usd6 = policy.markets[place], spoke.prices_usd6[place]
+    budget_usd6 = int(market.unwind_usd6_per_s * policy.slice_us / 1e6 * spoke.depth_ppm / 1e6)
+    position_qty8 = spoke.trader(command.account).holding(command.asset).qty8
+    qty8 = liquidation.slice_qty8(order, position_qty8, middle_usd6, budget_usd6)
+    return qty8, venue.fill_price_usd6(market, middle_usd6, qty8, spoke.depth_ppm)
+
+
+def _fill(spoke: SpokeState, liq_id: LiquidationId, chain_us: Micros) -> None:
+    """Trade one slice of a command, as much as depth allows."""
+    order = spoke.orders[liq_id]
+    command = order.command
+    market = spoke.policy.markets[spoke.places[command.asset]]
     trader = spoke.trader(command.account)
     if command.state_version > trader.version or chain_us >= command.deadline_us:
         return  # it ends without a fill
-    slice_s = policy.slice_us / 1e6
-    budget_usd6 = int(market.unwind_usd6_per_s * slice_s * spoke.depth_ppm / 1e6)
+    qty8, price_usd6 = _slice(spoke, order)
     position_qty8 = trader.holding(command.asset).qty8
-    qty8 = liquidation.slice_qty8(order, position_qty8, middle_usd6, budget_usd6)
-    if qty8 == 0:
-        return
-    price_usd6 = venue.fill_price_usd6(market, middle_usd6, qty8, spoke.depth_ppm)
-    if liquidation.beyond(command.price_limit_usd6, position_qty8, price_usd6):
+    if qty8 == 0 or liquidation.beyond(command.price_limit_usd6, position_qty8, price_usd6):
         return
     spoke.keep_trader(venue.trade(trader, market, qty8, price_usd6, liquidation=True))
     spoke.orders[liq_id] = liquidation.filled(order, qty8, price_usd6)
