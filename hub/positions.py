@@ -120,6 +120,7 @@ def close_out(hub: HubState, account: Account) -> None:
         and not account.closed_out
         and not account.commands
         and not hub.open_of.get(account.id)
+        and not hub.ledger.reserved_usd6(account.id)  # used credit is a position to be reported
         and account.flat
     )
     shortfall_usd6 = -hub.ledger.cash_usd6(account.id)

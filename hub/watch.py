@@ -25,7 +25,7 @@ def look(hub: HubState, now_us: Micros) -> list[Effect]:
         return []
     conditions = hub.conditions(now_us)
     if not all(conditions.prices_usd6):
-        return []  # no account can have positions before the first prices
+        return []  # no credit is granted before the first prices
     hub.look_due, hub.looked_us = False, now_us
     hub.bring_book_up()
     policy = hub.policy.liquidation
@@ -60,12 +60,10 @@ def _status(hub: HubState, account: Account, standing: Assessment) -> MarginStat
         return MarginStatus.FROZEN
     if account.commands:
         return account.status
-    if equity_usd6 >= ratio_up(maintenance_usd6, policy.restore_ppm):
-        return MarginStatus.OPEN
-    if account.status is MarginStatus.OPEN:
-        called = equity_usd6 < ratio_up(maintenance_usd6, policy.call_ppm)
-        return MarginStatus.REDUCE_ONLY if called else MarginStatus.OPEN
-    return account.status
+    was_open = account.status is MarginStatus.OPEN
+    level_ppm = policy.call_ppm if was_open else policy.restore_ppm
+    sound = equity_usd6 >= ratio_up(maintenance_usd6, level_ppm)
+    return MarginStatus.OPEN if sound else MarginStatus.REDUCE_ONLY
 
 
 def _set_status(hub: HubState, account: Account, status: MarginStatus) -> list[Effect]:

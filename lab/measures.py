@@ -35,7 +35,7 @@ from messaging.messages import (
 )
 from messaging.node import Event
 from messaging.record import Record
-from messaging.units import HUB, ONE, LiquidationId, Micros, NodeId
+from messaging.units import HUB, ONE, LiquidationId, Micros, NodeId, value_down
 from spokes.node import Spoke
 
 HOPS = ("oracle", "state_report", "hub", "command", "inclusion", "unwind", "total")
@@ -246,7 +246,7 @@ class Measures:
             bad_debt_usd6=ledger.bad_debt_usd6,
             insurance_used_usd6=ledger.insurance_used_usd6,
             uncovered_usd6=-ledger.balances[DEFICIT],
-            open_shortfall_usd6=self._open_shortfall_usd6(Micros(now_us)),
+            open_shortfall_usd6=self._open_shortfall_usd6(),
             liquidations=sum(account.liquidations for account in hub.accounts),
             liquidated_accounts=sum(account.liquidations > 0 for account in hub.accounts),
             closed_out_accounts=sum(account.closed_out for account in hub.accounts),
@@ -288,10 +288,22 @@ class Measures:
             reject_reasons=dict(sorted(reasons.items())),
         )
 
-    def _open_shortfall_usd6(self, now_us: Micros) -> int:
-        conditions = self._hub.conditions(now_us)
-        standings = [self._hub.assess_latest(one, conditions) for one in self._hub.accounts]
-        return sum(max(0, -standing.equity_usd6) for standing in standings)
+    def _open_shortfall_usd6(self) -> int:
+        """Return negative equity by the spokes' own books at true prices, not by the hub's view."""
+        world, forgiven = self._world, self._hub.ledger.forgiven_usd6
+        shortfall_usd6 = 0
+        for account, deposit_usd6 in world.deposits:
+            equity_usd6 = deposit_usd6 + forgiven.get(account, 0)
+            for spoke in world.spokes:
+                state = spoke.state
+                trader = state.trader(account)
+                equity_usd6 += trader.realised_usd6 - trader.fees_usd6
+                equity_usd6 -= trader.liquidation_fees_usd6
+                for asset, held in trader.holdings:
+                    price_usd6 = state.prices_usd6[state.places[asset]]
+                    equity_usd6 += value_down(held.qty8, price_usd6) - held.cost_usd6
+            shortfall_usd6 += max(0, -equity_usd6)
+        return shortfall_usd6
 
 
 def _buffer_name(scenario: Scenario) -> str:

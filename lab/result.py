@@ -92,7 +92,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         equity_locked_ppm: collateral locked by requirements and reservations, over all
             collateral, averaged over time.
         bad_debt_usd6: all shortfalls of accounts closed out; `insurance_used_usd6` of it paid.
-        open_shortfall_usd6: negative equity at the end that is not closed out yet.
+        open_shortfall_usd6: negative equity at the end that is not closed out yet, by the
+            spokes' own books at true prices.
         liquidation_moved_usd6: what all closed positions got more than at the prices that the
             hub decided on; below zero, the price of being late.
         delay_us: by hop, over all liquidations that closed something.

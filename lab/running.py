@@ -14,7 +14,7 @@ from lab.scenario import Scenario
 from lab.world import MARKET, TRADERS, World, build
 from messaging.codec import encode_record
 from messaging.drivers.replay import replay
-from messaging.errors import InvariantViolated, LogTorn, ReplayDiverged
+from messaging.errors import InputRefused, InvariantViolated, LogTorn, ReplayDiverged
 from messaging.log import Digest, End, LogReader, LogWriter
 
 COMPLETE, INTERRUPTED, VIOLATED = "complete", "interrupted", "violated"
@@ -51,7 +51,7 @@ def run(
     `stop` is asked between events, so that a log ends with a whole record.
 
     Raises:
-        InputRefused: the log cannot be written.
+        InputRefused: the log cannot be written, or amounts pass 63 bits.
     """
     measures = Measures(world)
     checker = Checker(world.hub, world.spokes, world.endpoints, world.deposits) if checks else None
@@ -94,6 +94,11 @@ def _run(
         status, finding = VIOLATED, error
     except AssertionError as error:  # the nodes' own checks; as good a finding as ours
         status, finding = VIOLATED, InvariantViolated(f"assertion in {_place(error)}", str(error))
+    except OverflowError as error:  # a sum that passes 63 bits: too large a scenario
+        if writer is not None:
+            writer.finish(End(f"stopped: {error}", events, digest.hex()))
+        expected = "amounts that fit into 63 bits"
+        raise InputRefused("scenario", expected=expected, found=str(error)) from None
     if driver.failed is not None:
         now_us = driver.failed[0]
     if writer is not None:

@@ -13,8 +13,10 @@ from markets.prices import PriceSource
 from messaging.latency import Constant, Latency
 from spokes.chain import Trust
 
-Positive: TypeAlias = Annotated[float, Meta(gt=0, le=1e12)]
-NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e12)]
+Positive: TypeAlias = Annotated[float, Meta(ge=0.001, le=1e9)]
+Dollars: TypeAlias = Annotated[float, Meta(ge=1, le=1e12)]
+Hours: TypeAlias = Annotated[float, Meta(ge=0.001, le=24 * 366)]
+NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 Share: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 Ticker: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]{0,15}$")]
@@ -51,8 +53,8 @@ class AssetTable(Table, frozen=True):
     stress_volatility_ppm: Annotated[int, Meta(gt=0, le=100_000_000)] = 2_500_000
     jump_ppm: Share = 30_000
     quantile_z: Annotated[float, Meta(gt=0, le=10)] = 3.09
-    depth_usd: Positive = 5_000_000
-    depth_usd_per_s: Positive = 250_000
+    depth_usd: Dollars = 5_000_000
+    depth_usd_per_s: Dollars = 250_000
     participation_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
     half_spread_ppm: Share = 100
     fee_ppm: Share = 500
@@ -63,8 +65,8 @@ class AssetTable(Table, frozen=True):
 class WindowTable(Table, frozen=True):
     """A span of the run, in hours from its start."""
 
-    from_h: NotNegative
-    until_h: Positive
+    from_h: Annotated[float, Meta(ge=0, le=24 * 366)]
+    until_h: Hours
 
 
 class SpokeTable(Table, frozen=True):
@@ -76,7 +78,7 @@ class SpokeTable(Table, frozen=True):
     safe_after_s: NotNegative = 60.0
     final_after_s: NotNegative = 900.0
     trust: Trust = Trust.FINAL
-    zone_cap_usd: Positive = 100_000_000.0
+    zone_cap_usd: Dollars = 100_000_000.0
     latency: str | Latency | None = None
     outages: tuple[WindowTable, ...] = ()
     partitions: tuple[WindowTable, ...] = ()
@@ -91,7 +93,7 @@ class HubTable(Table, frozen=True):
     insurance_usd: NotNegative = 1_000_000.0
     clock_skew_s: NotNegative = 2.0
     gain_age_max_s: Positive = 600.0
-    reservation_max_usd: Positive = 50_000_000.0
+    reservation_max_usd: Dollars = 50_000_000.0
 
 
 class LiquidationTable(Table, frozen=True):
@@ -120,7 +122,7 @@ class ReportingTable(Table, frozen=True):
     """What spokes tell of themselves, and how channels are looked after."""
 
     watermark_s: Positive = 30.0
-    funding_h: Positive = 8.0
+    funding_h: Hours = 8.0
     liquidation_slice_s: Positive = 12.0
     tend_s: Positive = 60.0
     ack_after_s: NotNegative = 60.0
@@ -147,7 +149,7 @@ class TraderTable(Table, frozen=True):
     """Who trades."""
 
     accounts: Annotated[int, Meta(ge=1, le=100_000)] = 1_200
-    collateral_usd: Positive = 20_000.0
+    collateral_usd: Dollars = 20_000.0
     collateral_sigma: Annotated[float, Meta(ge=0, le=4)] = 1.0
     leverage_min: Annotated[float, Meta(gt=0, le=100)] = 2.0
     leverage_max: Annotated[float, Meta(gt=0, le=100)] = 8.0
@@ -155,7 +157,7 @@ class TraderTable(Table, frozen=True):
     hedged_ppm: Share = 150_000
     positions_max: Annotated[int, Meta(ge=1, le=12)] = 3
     open_from_h: NotNegative = 0.0
-    open_until_h: Positive = 3.0
+    open_until_h: Hours = 3.0
     actions_per_day: Annotated[float, Meta(ge=0, le=1_000)] = 6.0
 
 

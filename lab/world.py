@@ -20,11 +20,13 @@ from messaging import presets
 from messaging.channel import ChannelPolicy
 from messaging.drivers.virtual import VirtualDriver
 from messaging.endpoint import Endpoint
+from messaging.errors import InputRefused
 from messaging.latency import Constant, Latency, quantile_us
 from messaging.network import LinkKey, LinkPolicy, Network, Window, WindowKind
 from messaging.units import (
     HOUR_US,
     HUB,
+    ONE,
     SECOND_US,
     USD,
     AccountId,
@@ -83,6 +85,8 @@ def build(scenario: Scenario) -> World:
     assets, duration_us = reading.assets(scenario), reading.duration_us(scenario)
     names = tuple(NodeId(spoke.name) for spoke in scenario.spokes)
     lanes = tuple(lane(scenario, spoke) for spoke in scenario.spokes)
+    for spoke, one in zip(scenario.spokes, lanes, strict=True):
+        _check_lifetimes(scenario, spoke, one)
     path = prices.path(
         scenario.prices,
         assets,
@@ -95,6 +99,7 @@ def build(scenario: Scenario) -> World:
         (traders.account_name(number), traders.collateral_usd6(policy, scenario.seed, number))
         for number in range(policy.accounts)
     )
+    _check_sizes(scenario, path, max(usd6 for _, usd6 in deposits))
     intents = traders.plan(
         policy, scenario.seed, spokes=len(names), assets=len(assets), duration_us=duration_us
     )
@@ -113,6 +118,40 @@ def build(scenario: Scenario) -> World:
     )
     network = Network(scenario.seed, links(scenario, lanes))
     return World(scenario, hub, spokes, endpoints, network, path, deposits, lanes)
+
+
+def _check_lifetimes(scenario: Scenario, spoke: SpokeTable, one: Lane) -> None:
+    """Refuse lifetimes that end before a message can have come and gone.
+
+    An expiry counts from the newest spoke time that the hub has heard, so a grant is one way up
+    old when it is made. With a shorter life nothing would ever be used, nor liquidated.
+
+    Raises:
+        InputRefused: the knob, and what the lane needs.
+    """
+    way_us = quantile_us(one.up, 0.5) + quantile_us(one.down, 0.5)
+    needed_s = (way_us / SECOND_US) + scenario.reporting.watermark_s + spoke.block_s
+    for key, found_s in (
+        ("reservation.ttl_s", scenario.reservation.ttl_s),
+        ("liquidation.command_ttl_s", scenario.liquidation.command_ttl_s),
+    ):
+        if found_s <= needed_s:
+            expected = f"more than {needed_s:,.0f} s, a way to {spoke.name} and back"
+            raise InputRefused(key, expected=expected, found=f"{found_s:,g}")
+
+
+def _check_sizes(scenario: Scenario, path: PricePath, largest_usd6: int) -> None:
+    """Refuse positions that no message could carry.
+
+    Raises:
+        InputRefused: collateral, leverage and the lowest price together pass 62 bits.
+    """
+    lowest_usd6 = min(min(row) for row in path.prices_usd6)
+    size_qty8 = largest_usd6 * scenario.traders.leverage_max * ONE / lowest_usd6
+    if size_qty8 > 2**62 or largest_usd6 * scenario.traders.leverage_max > 2**52:
+        expected = "collateral * leverage_max below $4 billion and 4.6e10 units of every asset"
+        found = f"${largest_usd6 / USD:,.0f} at a lowest price of ${lowest_usd6 / USD:,g}"
+        raise InputRefused("traders", expected=expected, found=found)
 
 
 def lane(scenario: Scenario, spoke: SpokeTable) -> Lane:
@@ -226,13 +265,14 @@ def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy
     down_us = quantile_us(one.down, QUANTILE_IN_ORDER)
     up_us = quantile_us(one.up, QUANTILE_IN_ORDER)
     execution_us = _micros(spoke.block_s) + _micros(scenario.reporting.liquidation_slice_s)
-    # A release by watermark needs the expiry to be final and the next mark to say so.
-    silence_us = (
-        SLACK_US
-        + 2 * max(up_us, down_us)
-        + _micros(spoke.final_after_s)
-        + 3 * _micros(scenario.reporting.watermark_s)
-    )
+    # A release by watermark needs the expiry to be final and the next mark to say so; where
+    # messages are lost, the mark and what is before it may have to be asked for, twice.
+    mark_us = max(_micros(scenario.reporting.watermark_s), _micros(spoke.block_s))
+    silence_us = SLACK_US + 2 * max(up_us, down_us) + _micros(spoke.final_after_s)
+    silence_us += 3 * mark_us + _micros(spoke.block_s)
+    if scenario.links.loss_ppm:
+        channel = _channel_policy(scenario, one.up, one.down)
+        silence_us += 2 * (channel.gap_after_us + channel.tend_us + 2 * up_us)
     return ZonePolicy(
         name=NodeId(spoke.name),
         cap_usd6=_usd6(spoke.zone_cap_usd),
@@ -336,8 +376,8 @@ def _micros(seconds: float) -> Micros:
 
 
 def _hours(hours: float) -> Micros:
-    return Micros(round(hours * HOUR_US))
+    return Micros(max(1, round(hours * HOUR_US)) if hours else 0)
 
 
 def _usd6(usd: float) -> Usd6:
-    return Usd6(round(usd * USD))
+    return Usd6(max(1, round(usd * USD)) if usd else 0)

@@ -5,6 +5,7 @@ its hour only the price decides the quantity. So orders are the same whatever me
 """
 
 from collections.abc import Sequence
+from itertools import chain, count
 from typing import NamedTuple
 
 import msgspec
@@ -29,7 +30,6 @@ from messaging.units import (
 )
 
 NEXT = "next"
-DRAWS = 256  # numbers drawn for each account; enough for any plan
 
 
 class TraderPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +97,8 @@ def plan(
 def _plan_one(
     policy: TraderPolicy, seed: int, number: int, spokes: int, assets: int, duration_us: Micros
 ) -> list[Intent]:
-    dice = iter(Dice(seed, f"trader/{number}/plan").first(DRAWS).tolist())
+    stream = Dice(seed, f"trader/{number}/plan")
+    dice = chain.from_iterable(stream.block(block).tolist() for block in count())
 
     def draw() -> float:
         return float(next(dice))
@@ -118,8 +119,7 @@ def _plan_one(
         opened_us = Micros(round(between(policy.open_from_us, policy.open_until_us)))
         intents.append(Intent(opened_us, number, spoke, asset, size_usd6, 0))
         expected = policy.actions_per_day * max(0, duration_us - opened_us) / (24 * HOUR_US)
-        actions = min(int(expected + draw()), (DRAWS - 32) // (positions * 3))
-        for _ in range(actions):
+        for _ in range(int(expected + draw())):
             at_us = Micros(round(between(opened_us, duration_us)))
             kind, share = draw(), draw()
             if kind < 0.45:  # adds a part of what it first opened

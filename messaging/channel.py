@@ -79,7 +79,7 @@ class Outbox:
 class Inbox:
     """The receiving end: the cursor, and what waits behind a gap."""
 
-    __slots__ = ("_gap_since_us", "acked_seq", "arrived_us", "next_seq", "parked", "repeats")
+    __slots__ = ("_parked_us", "acked_seq", "arrived_us", "next_seq", "parked", "repeats")
 
     def __init__(self) -> None:
         self.next_seq = 1
@@ -87,7 +87,7 @@ class Inbox:
         self.acked_seq = 0  # the cursor that the other end has been told
         self.arrived_us = Micros(0)  # when the oldest unacknowledged frame arrived
         self.repeats = 0
-        self._gap_since_us = Micros(0)
+        self._parked_us: dict[int, Micros] = {}  # when each began to wait, or was asked for last
 
     def receive(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
         """Return the frames that are now in order, oldest first; none for a repeat or a gap."""
@@ -102,9 +102,8 @@ class Inbox:
             elif seq in self.parked:
                 self.repeats += 1
             elif len(self.parked) < PARKED_MAX:
-                if not self.parked:
-                    self._gap_since_us = now_us
                 self.parked[seq] = envelope
+                self._parked_us[seq] = now_us
             return []
         if self.acked_seq == seq - 1:
             self.arrived_us = now_us
@@ -114,16 +113,25 @@ class Inbox:
         ready = [envelope]
         while self.next_seq in self.parked:
             ready.append(self.parked.pop(self.next_seq))
+            del self._parked_us[self.next_seq]
             self.next_seq += 1
-        self._gap_since_us = now_us
         return ready
 
-    def missing(self, now_us: Micros, policy: ChannelPolicy) -> tuple[int, int] | None:
-        """Return the first gap if it is old enough to ask for, as (first, last) seq."""
-        if not self.parked or now_us < self._gap_since_us + policy.gap_after_us:
-            return None
-        self._gap_since_us = now_us  # ask again only after as long again
-        return self.next_seq, min(self.parked) - 1
+    def missing(self, now_us: Micros, policy: ChannelPolicy) -> list[tuple[int, int]]:
+        """Return the gaps that are old enough to ask for, each as (first, last) seq.
+
+        All of them at once, each by its own age: one at a time would fall behind for ever where
+        losses come faster than round trips.
+        """
+        gaps = []
+        expected = self.next_seq
+        for seq in sorted(self.parked):
+            old = now_us >= self._parked_us[seq] + policy.gap_after_us
+            if seq > expected and old and len(gaps) < RESENT_MAX:
+                self._parked_us[seq] = now_us  # ask again only after as long again
+                gaps.append((expected, seq - 1))
+            expected = seq + 1
+        return gaps
 
     def owes_ack(self, now_us: Micros, policy: ChannelPolicy) -> bool:
         """Tell whether arrivals have waited long enough for a bare acknowledgement."""

@@ -132,12 +132,11 @@ class Endpoint:
         for key, outbox in self.outboxes.items():
             policy, inbox = self._policies[key[0]], self.inboxes[key]
             out += outbox.overdue(now_us, policy)
-            gap = inbox.missing(now_us, policy)
-            if gap is not None:
-                out.append(
-                    self._outside(key, now_us, ResendRequested(first_seq=gap[0], last_seq=gap[1]))
-                )
-            elif inbox.owes_ack(now_us, policy):
+            gaps = inbox.missing(now_us, policy)
+            for first_seq, last_seq in gaps:
+                request = ResendRequested(first_seq=first_seq, last_seq=last_seq)
+                out.append(self._outside(key, now_us, request))
+            if not gaps and inbox.owes_ack(now_us, policy):
                 out.append(self._outside(key, now_us, Acknowledged()))
             behind = inbox.acked_seq < inbox.next_seq - 1
             busy = busy or behind or bool(outbox.unacked or inbox.parked)

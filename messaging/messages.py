@@ -98,6 +98,7 @@ class RejectReason(StrEnum):
     ACCOUNT_RESTRICTED = "account_restricted"
     AMOUNT_INVALID = "amount_invalid"
     TTL_INVALID = "ttl_invalid"
+    PRICE_UNKNOWN = "price_unknown"
     ZONE_CAP = "zone_cap"
     FREE_SHORT = "free_short"
 

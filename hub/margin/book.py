@@ -140,5 +140,5 @@ class Book:
         called = (equity < maintenance * (call_ppm / 1e6) + hair) & at_risk
         restored = equity > maintenance * (restore_ppm / 1e6) - hair
         wanted = (called & (code == OPEN)) | (low & (code != DONE))
-        wanted |= restored & ((code == CALLED) | (code == FROZEN))
+        wanted |= (restored & (code == CALLED)) | (code == FROZEN)
         return np.flatnonzero(wanted).tolist()

@@ -48,7 +48,12 @@ class Desk:
     """A hub with one account and two spokes, and short words to talk to it."""
 
     def __init__(
-        self, *, renewals_max: int = 0, cap_usd6: int = CAP, insurance_usd6: int = 0
+        self,
+        *,
+        renewals_max: int = 0,
+        cap_usd6: int = CAP,
+        insurance_usd6: int = 0,
+        priced: bool = True,
     ) -> None:
         zones = tuple(
             ZonePolicy(
@@ -83,6 +88,8 @@ class Desk:
         )
         self.hub = Hub(policy, [(ANN, CASH), ("bob", 100 * CASH)])
         self.now_us = 0
+        if priced:  # by an earlier print, which any other outdates
+            self.hub.state.prints[0] = Print(price_usd6=100 * USD, observed_us=-1)
 
     def tell(
         self,

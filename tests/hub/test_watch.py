@@ -12,6 +12,8 @@ from messaging.messages import (
     MarginSet,
     MarginStatus,
     Message,
+    RejectReason,
+    ReservationRejected,
     RevocationRequested,
 )
 from messaging.units import ONE, SECOND_US, USD
@@ -95,10 +97,16 @@ def test_a_called_account_is_restored_at_the_restore_level_only() -> None:
 
 
 def test_before_the_first_price_nothing_is_judged() -> None:
-    desk = Desk()
+    desk = Desk(priced=False)
     desk.report(reports(1, realised_usd6=-2 * CASH))
 
     assert desk.block(12) == []
+
+
+def test_before_the_first_price_no_credit_is_granted() -> None:
+    """Without a price a short would need no margin, and look like a gain."""
+    (answer,) = Desk(priced=False).tell(ask(1))
+    assert answer == ReservationRejected(rid=ask(1).rid, reason=RejectReason.PRICE_UNKNOWN)
 
 
 def test_a_liquidation_is_a_bound_on_the_position_of_the_report_decided_on() -> None:

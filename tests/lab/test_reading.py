@@ -75,7 +75,7 @@ def knobs(struct: Any) -> set[str]:
         (tables(hubb={}), "hubb: expected no such key (did you mean 'hub'?), found it"),
         (tables(hub={"block_ms": 12}), "hub.block_ms: expected block_s (another unit), found it"),
         (tables(hub={"block_s": "soon"}), "hub.block_s: expected float, found 'soon'"),
-        (tables(hub={"block_s": -1}), "hub.block_s: expected float > 0.0, found -1"),
+        (tables(hub={"block_s": -1}), "hub.block_s: expected float >= 0.001, found -1"),
         (tables(hub={"block_s": float("nan")}), "hub.block_s: expected a finite number, found nan"),
         (tables(hub=3), "hub: expected object, found 3"),
         (tables(buffer={"kind": "sqrt"}), "buffer"),

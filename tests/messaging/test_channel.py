@@ -98,26 +98,36 @@ def test_a_gap_is_asked_for_when_it_is_old_enough_and_again_after_as_long() -> N
     arrive(inbox, 1, 4)
     arrive(inbox, 6, now_us=START_US + 299)
 
-    assert inbox.missing(Micros(START_US + 299), POLICY) is None
-    assert inbox.missing(Micros(START_US + 300), POLICY) == (2, 3)
-    assert inbox.missing(Micros(START_US + 599), POLICY) is None
-    assert inbox.missing(Micros(START_US + 600), POLICY) == (2, 3)
+    assert inbox.missing(Micros(START_US + 299), POLICY) == []
+    assert inbox.missing(Micros(START_US + 300), POLICY) == [(2, 3)]
+    assert inbox.missing(Micros(START_US + 598), POLICY) == []
+    assert inbox.missing(Micros(START_US + 599), POLICY) == [(5, 5)]
+    assert inbox.missing(Micros(START_US + 600), POLICY) == [(2, 3)]
 
 
-def test_a_gap_that_moves_is_as_young_as_its_last_move() -> None:
+def test_all_gaps_are_asked_for_at_once_for_losses_come_faster_than_round_trips() -> None:
+    inbox = Inbox()
+    arrive(inbox, *range(2, 2 * RESENT_MAX + 20, 2))
+    gaps = inbox.missing(Micros(START_US + 300), POLICY)
+
+    assert gaps == [(seq, seq) for seq in range(1, 2 * RESENT_MAX, 2)]
+    assert len(inbox.missing(Micros(START_US + 300), POLICY)) == 9, "the rest, and none twice"
+
+
+def test_a_gap_keeps_its_age_when_another_before_it_closes() -> None:
     inbox = Inbox()
     arrive(inbox, 2, 4)
 
     assert arrive(inbox, 1, now_us=START_US + 250) == [1, 2]
-    assert inbox.missing(Micros(START_US + 549), POLICY) is None
-    assert inbox.missing(Micros(START_US + 550), POLICY) == (3, 3)
+    assert inbox.missing(Micros(START_US + 299), POLICY) == []
+    assert inbox.missing(Micros(START_US + 300), POLICY) == [(3, 3)]
 
 
 def test_a_closed_gap_is_never_asked_for() -> None:
     inbox = Inbox()
 
     assert arrive(inbox, 2, 1) == [1, 2]
-    assert inbox.missing(Micros(10**12), POLICY) is None
+    assert inbox.missing(Micros(10**12), POLICY) == []
 
 
 def test_an_arrival_waits_so_long_for_its_acknowledgement_whatever_follows() -> None:
