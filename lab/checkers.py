@@ -10,21 +10,33 @@ from functools import partial
 
 from hub import reservation
 from hub.ledger import clearing
+from hub.margin.requirement import Reported, assess
 from hub.node import Hub
 from hub.reservation import Reservation
+from lab.audit import Audit
+from lab.evidence import Evidence
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
 from messaging.messages import (
+    CHANNEL_FAMILIES,
     Family,
-    ReservationClosed,
     ReservationGranted,
     ReservationRenewed,
-    Watermark,
+    StateReported,
 )
 from messaging.node import Event
-from messaging.units import HUB, AccountId, Height, Micros, NodeId, ReservationId, Usd6
+from messaging.units import (
+    HUB,
+    AccountId,
+    Asset,
+    LiquidationId,
+    Micros,
+    NodeId,
+    ReservationId,
+    Usd6,
+)
 from spokes.node import Spoke
 from spokes.reservation import Credit
 from spokes.reservation import State as Held
@@ -35,29 +47,6 @@ FINAL_STATES = (
     reservation.State.SETTLED,
     reservation.State.REJECTED,
 )
-
-
-class Evidence:
-    """What the hub has heard of one spoke, gathered from the frames themselves (INV7)."""
-
-    def __init__(self) -> None:
-        self.final_height = Height(-1)
-        self.marks: list[tuple[Height, Micros]] = []
-        self.final_us = Micros(-1)
-        self.closed: dict[ReservationId, Height] = {}
-
-    def hear(self, frame: Envelope) -> None:
-        """Take in a frame of `reservation`, in order."""
-        message = frame.message
-        if type(message) is Watermark:
-            self.marks.append((frame.height, message.spoke_time_us))
-        elif type(message) is ReservationClosed:
-            self.closed.setdefault(message.rid, frame.height)
-        if frame.final_height > self.final_height:
-            self.final_height = frame.final_height
-            final = [mark for mark in self.marks if mark[0] <= frame.final_height]
-            self.marks = [mark for mark in self.marks if mark[0] > frame.final_height]
-            self.final_us = max([self.final_us, *(time_us for _, time_us in final)])
 
 
 class Checker:
@@ -76,13 +65,16 @@ class Checker:
     ) -> None:
         self._hub = hub.state
         self._spokes: dict[NodeId, Spoke] = {spoke.name: spoke for spoke in spokes}
-        self._deposits = dict(deposits)
+        self._accounts = [account for account, _ in deposits]
         self._evidence = {spoke.name: Evidence() for spoke in spokes}
         self._hub_seen: dict[ReservationId, Reservation] = {}
         self._spoke_seen: dict[ReservationId, Credit] = {}
         self._expires_max_us: dict[ReservationId, Micros] = {}
         self._granted_usd6: dict[ReservationId, Usd6] = {}
-        self._encumbered_usd6: dict[AccountId, int] = dict.fromkeys(self._deposits, 0)
+        self._encumbered_usd6: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
+        self._audit = Audit(hub.state, deposits, self._evidence)
+        self._held: dict[tuple[NodeId, AccountId, Asset], int] = {}
+        self._filled: dict[LiquidationId, int] = {}
         self._postings = 0
         self._until_sweep = SWEEP_EVENTS
         self.checked = 0
@@ -96,16 +88,17 @@ class Checker:
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub = self._hub
-        if type(event) is Envelope and event.family is Family.RESERVATION:
+        if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             self._evidence[event.sender].hear(event)
         for effect in effects:
             if type(effect) is Send and effect.family is Family.RESERVATION:
-                self._note_grant(effect)
+                self._note_grant(effect, now_us)
         self._check_encumbered()
         for rid in hub.changed_rids:
             self._check_reservation(hub.reservations[rid])
         for place in hub.changed:
-            self._check_cash(place)
+            self.checked += 1
+            self._audit.check(place)
         for zone in hub.zones:
             self._hold("ALARM", zone.halted is None, f"{zone.name} is honest", zone.halted)
         if hub.ledger.postings != self._postings:
@@ -118,6 +111,10 @@ class Checker:
     ) -> None:
         for rid in spoke.state.changed_rids:
             self._check_credit(spoke, rid)
+        self._check_fills(spoke)
+        for effect in effects:
+            if type(effect) is Send and type(effect.message) is StateReported:
+                self._note_positions(spoke, effect.message)
         self._count_down()
 
     def _count_down(self) -> None:
@@ -134,8 +131,9 @@ class Checker:
         """
         hub = self._hub
         for place in range(len(hub.accounts)):
-            self._check_cash(place)
-        encumbered: dict[AccountId, int] = dict.fromkeys(self._deposits, 0)
+            self.checked += 1
+            self._audit.check(place)
+        encumbered: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
         by_zone: dict[NodeId, int] = dict.fromkeys(self._spokes, 0)
         for known in hub.reservations.values():
             if known.account in encumbered:
@@ -156,7 +154,7 @@ class Checker:
             for rid in spoke.state.credits:
                 self._check_credit(spoke, rid)
 
-    def _note_grant(self, frame: Send) -> None:
+    def _note_grant(self, frame: Send, now_us: Micros) -> None:
         """Remember what the hub has promised, from its own words."""
         message = frame.message
         if type(message) is ReservationGranted:
@@ -166,32 +164,62 @@ class Checker:
             self._expires_max_us[rid] = max(
                 message.expires_at_us, self._expires_max_us.get(rid, Micros(0))
             )
-            available_usd6 = self._hub.ledger.available_usd6(message.account)
-            self._hold(
-                "INV1", available_usd6 >= 0, f"{message.account}: granted beyond its cash", 0
-            )
+            reserved_usd6 = self._hub.ledger.reserved_usd6(message.account)
+            within = reserved_usd6 <= self._capacity_usd6(message.account, now_us)
+            what = f"{message.account} has {reserved_usd6:,} usd6 reserved beyond its capacity"
+            self._hold("INV1", within, what, message.amount_usd6)
         elif type(message) is ReservationRenewed:
             before_us = self._expires_max_us[message.rid]
             self._hold("INV5", message.expires_at_us >= before_us, "an expiry fell", message)
             self._expires_max_us[message.rid] = message.expires_at_us
 
+    def _capacity_usd6(self, name: AccountId, now_us: Micros) -> int:
+        """Return the most an account may have reserved: cash, and equity less margin (M6)."""
+        hub = self._hub
+        account, cash_usd6 = hub.accounts[hub.place_of[name]], hub.ledger.cash_usd6(name)
+        conditions = hub.conditions(now_us)
+        capacity_usd6 = cash_usd6
+        equity_usd6, initial_usd6 = [], []
+        for kind in ("latest", "settled"):
+            reports = [Reported(getattr(view, kind), view.settled) for view in account.views]
+            margin = hub.policy.margin
+            standing = assess(margin, hub.places, conditions, cash_usd6, reports)
+            equity_usd6.append(standing.equity_usd6)
+            initial_usd6.append(standing.initial_usd6)
+        return min(capacity_usd6, min(equity_usd6) - max(initial_usd6))
+
+    def _note_positions(self, spoke: Spoke, report: StateReported) -> None:
+        for market in spoke.state.policy.markets:
+            self._held[spoke.name, report.account, market.asset] = 0
+        for position in report.positions:
+            self._held[spoke.name, report.account, position.asset] = position.qty8
+
+    def _check_fills(self, spoke: Spoke) -> None:
+        """Liquidations only reduce, to the bound and no further, and book what they do."""
+        closed: dict[tuple[NodeId, AccountId, Asset], int] = {}
+        for liq_id in spoke.state.filled:
+            order = spoke.state.orders[liq_id]
+            command = order.command
+            key = (spoke.name, command.account, command.asset)
+            before_qty8 = self._held.get(key, 0)
+            after_qty8 = spoke.state.trader(command.account).holding(command.asset).qty8
+            filled_qty8 = order.filled_qty8 - self._filled.get(liq_id, 0)
+            self._filled[liq_id] = order.filled_qty8
+            closed[key] = closed.get(key, 0) + filled_qty8
+            what = f"{command.account} at {spoke.name}, {command.asset}"
+            in_bounds = filled_qty8 > 0 and order.filled_qty8 <= command.max_qty8
+            self._hold("INV15", in_bounds, f"{what}: filled beyond the command", order.filled_qty8)
+            reduced = (
+                after_qty8 * before_qty8 >= 0
+                and abs(after_qty8) >= min(command.target_qty8, abs(before_qty8))
+                and abs(before_qty8) - abs(after_qty8) == closed[key]
+            )
+            self._hold("INV15", reduced, f"{what}: from {before_qty8} not to the bound", after_qty8)
+
     def _check_balance(self) -> None:
         """All books of the ledger add up to nothing, to the millionth."""
         self._need("MONEY", sum(self._hub.ledger.balances.values()), 0, "sum of all balances")
-        ledger = self._hub.ledger
-        uncovered_usd6 = -ledger.balances["deficit"]
-        covered_usd6 = ledger.bad_debt_usd6 - ledger.insurance_used_usd6
-        self._need("MONEY", uncovered_usd6, covered_usd6, "bad debt less what insurance paid")
-
-    def _check_cash(self, place: int) -> None:
-        """A trader's cash is what came in and what final reports say, nothing else."""
-        account, ledger = self._hub.accounts[place], self._hub.ledger
-        expected_usd6 = self._deposits[account.id] + ledger.forgiven_usd6.get(account.id, 0)
-        for view in account.views:
-            settled = view.settled
-            expected_usd6 += settled.realised_usd6 - settled.fees_usd6
-            expected_usd6 -= settled.liquidation_fees_usd6
-        self._need("MONEY", ledger.cash_usd6(account.id), expected_usd6, f"cash of {account.id}")
+        self._audit.check_bad_debt()
 
     def _check_reservation(self, known: Reservation) -> None:
         """Check one reservation of the hub against its past, the books and its spoke."""
@@ -208,6 +236,9 @@ class Checker:
             self._hold("INV5", not fell, "used, expiry or version fell", known)
             left = seen.state in FINAL_STATES and known.state is not seen.state
             self._hold("INV6", not left, f"left its final state {seen.state}", known)
+        if known.carried and not (seen is not None and seen.carried):
+            covered = self._evidence[known.spoke].covered >= known.use_height
+            self._hold("INV3", covered, "carried before final reports cover its use", known)
         fresh_end = seen is None or seen.open
         if known.state in (reservation.State.RELEASED, reservation.State.SETTLED) and fresh_end:
             self._check_release(known)
@@ -230,7 +261,7 @@ class Checker:
         """A release rests on a final close, or a final watermark past every expiry (INV7)."""
         heard = self._evidence[known.spoke]
         height = heard.closed.get(known.rid)
-        by_close = height is not None and height <= heard.final_height
+        by_close = height is not None and height <= heard.final_heights[Family.RESERVATION]
         by_mark = heard.final_us >= self._expires_max_us[known.rid]
         self._hold("INV7", by_close or by_mark, "released without final evidence", known)
 

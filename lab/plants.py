@@ -12,12 +12,14 @@ import msgspec
 
 import hub.credit
 import hub.ledger
+import hub.positions
 import hub.reservation
+import spokes.liquidation
 import spokes.reservation
 from hub.state import HubState
 from hub.zone import Zone
 from messaging.errors import InputRefused, nearest
-from messaging.units import Micros
+from messaging.units import Height, Micros
 
 
 class Plant(NamedTuple):
@@ -91,13 +93,65 @@ def _added_use(use: Any) -> Any:
     return spoiled
 
 
+def _early_carry(carry: Any) -> Any:
+    """Hand used credit over before any report of the position is final (P54 broken)."""
+
+    def spoiled(state: HubState, zone: Zone) -> None:
+        zone.covered = Height(2**62)
+        carry(state, zone)
+
+    return spoiled
+
+
+def _soft_settle(finalise: Any) -> Any:
+    """Book reports that a block may still undo (P53 broken)."""
+
+    def spoiled(view: Any, final_height: int) -> Any:
+        return finalise(view, 2**62)
+
+    return spoiled
+
+
+def _open_handed(_: Any) -> Any:
+    """Grant against cash alone, whatever the positions need (M6 broken)."""
+
+    def free_usd6(state: HubState, account: Any, conditions: Any) -> int:
+        cash_usd6 = state.ledger.cash_usd6(account.id)
+        return cash_usd6 - state.ledger.reserved_usd6(account.id)
+
+    return free_usd6
+
+
+def _double_write_off(write_off: Any) -> Any:
+    """Write a shortfall off twice (L4 broken)."""
+
+    def spoiled(account: Any, shortfall_usd6: int, insurance_usd6: int) -> Any:
+        return write_off(account, 2 * shortfall_usd6, insurance_usd6)
+
+    return spoiled
+
+
+def _oversell(_: Any) -> Any:
+    """Liquidate the whole position, whatever the bound (P76, P77 broken)."""
+
+    def slice_qty8(order: Any, position_qty8: int, price_usd6: int, budget_usd6: int) -> int:
+        return -position_qty8
+
+    return slice_qty8
+
+
 PLANTS: Mapping[str, Plant] = {
     "added_use": Plant(hub.reservation, "use", _added_use),
+    "double_write_off": Plant(hub.ledger, "write_off", _double_write_off),
+    "early_carry": Plant(hub.credit, "carry", _early_carry),
     "early_release": Plant(hub.reservation, "close", _early_release),
     "free_grant": Plant(hub.ledger, "reserve", _free_grant),
     "hub_clock": Plant(hub.credit, "tend", _hub_clock),
     "mint": Plant(hub.ledger, "settle", _mint),
+    "open_handed": Plant(HubState, "free_usd6", _open_handed),
+    "oversell": Plant(spokes.liquidation, "slice_qty8", _oversell),
     "overuse": Plant(spokes.reservation, "usable", _overuse),
+    "soft_settle": Plant(hub.positions, "finalise", _soft_settle),
 }
 
 

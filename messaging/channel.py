@@ -123,7 +123,7 @@ class Inbox:
         All of them at once, each by its own age: one at a time would fall behind for ever where
         losses come faster than round trips.
         """
-        gaps = []
+        gaps: list[tuple[int, int]] = []
         expected = self.next_seq
         for seq in sorted(self.parked):
             old = now_us >= self._parked_us[seq] + policy.gap_after_us

@@ -98,3 +98,4 @@ def _fill(spoke: SpokeState, liq_id: LiquidationId, chain_us: Micros) -> None:
         return
     spoke.keep_trader(venue.trade(trader, market, qty8, price_usd6, liquidation=True))
     spoke.orders[liq_id] = liquidation.filled(order, qty8, price_usd6)
+    spoke.filled[liq_id] = None

@@ -45,6 +45,7 @@ class Spoke:
     def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         """See `messaging.node.Node.handle`."""
         self.state.changed_rids.clear()
+        self.state.filled.clear()
         if type(event) is TimerFired:
             return self._fired(now_us, event.name)
         message = event.message

@@ -98,6 +98,7 @@ class SpokeState:
         prices_usd6, depth_ppm: the venue's market, from the scenario's first tick on.
         halted: the hub has stopped this spoke.
         changed_rids: reservations that the event under way has changed.
+        filled: liquidations that it has traded for.
         refused: orders that found no credit or were not allowed, for figures only.
     """
 
@@ -121,6 +122,7 @@ class SpokeState:
         self.halted = False
         self.ids_made = 0
         self.changed_rids: dict[ReservationId, None] = {}
+        self.filled: dict[LiquidationId, None] = {}
         self.refused = 0
 
     def trader(self, account: AccountId) -> Trader:

@@ -134,3 +134,50 @@ def test_a_zone_cap_bounds_what_a_spoke_may_hold() -> None:
     assert outcome.story.result.reservations.reject_reasons["zone_cap"] > 0
     reserved = [sample.reserved_usd6[0] for sample in outcome.story.samples]
     assert 0 < max(reserved) <= 20_000 * 10**6
+
+
+@pytest.mark.parametrize("loss_ppm", [10_000, 50_000])
+def test_channels_keep_up_with_losses_that_come_faster_than_round_trips(loss_ppm: int) -> None:
+    """The hub's view stays about as old as one lost message makes it, however long the run."""
+    traders = {"accounts": 20, "open_until_h": 2.0}
+    links = {"loss_ppm": loss_ppm}
+    world = build(scenario(latency="constant:600s", links=links, traders=traders, duration_h=16.0))
+    story = running.run(world).story
+    hub = next(endpoint for endpoint in world.endpoints if endpoint.name == "hub")
+
+    late = [max(sample.state_age_us) for sample in story.samples if sample.at_us > 6 * 3.6e9]
+    assert max(late) < 2.5 * 3.6e9
+    assert max(len(inbox.parked) for inbox in hub.inboxes.values()) < 300
+    assert "spoke_overdue" not in story.result.reservations.reject_reasons
+
+
+def test_slow_blocks_raise_no_false_alarm() -> None:
+    spokes = [{"name": "base", "chain": "base", "block_s": 600.0}]
+    world = build(scenario(spokes=spokes, duration_h=8.0))
+    found = running.run(world)
+
+    assert found.finding is None
+    assert "spoke_overdue" not in found.story.result.reservations.reject_reasons
+    assert not any(known.state is State.OVERDUE for known in world.hub.state.reservations.values())
+
+
+def test_a_block_that_is_final_at_once_raises_no_false_alarm() -> None:
+    spokes = [
+        {
+            "name": "base",
+            "chain": "base",
+            "block_s": 12.0,
+            "safe_after_s": 0.0,
+            "final_after_s": 0.0,
+            "partitions": [{"from_h": 1.0, "until_h": 2.0}],
+        }
+    ]
+    for seed in range(3):
+        changed = {"seed": seed, "latency": "constant:1s", "reservation": {"ttl_s": 120.0}}
+        result(spokes=spokes, duration_h=4.0, **changed)
+
+
+def test_open_shortfall_is_what_the_spokes_own_books_say() -> None:
+    """Stopped in the middle of the fall, before the hub has heard and written off."""
+    found = result(latency="constant:1800s", duration_h=5.0, buffer={"kind": "none"})
+    assert found.open_shortfall_usd6 > 0

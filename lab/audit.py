@@ -1,0 +1,95 @@
+"""A second set of books: what every trader's cash must be, from final reports alone.
+
+Follows the rules of docs/margin.md (L3, L4) in code of its own, one step at a time, and compares
+with the hub's ledger to the millionth of a dollar.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from hub.account import nothing
+from hub.state import HubState
+from lab.evidence import Evidence
+from messaging.errors import InvariantViolated
+from messaging.messages import StateReported
+from messaging.units import AccountId, NodeId, Usd6
+
+
+class Audit:
+    """Expected cash and forgiveness of every account.
+
+    Attributes:
+        bad_debt_usd6: shortfalls written off so far, by these books.
+    """
+
+    def __init__(
+        self,
+        hub: HubState,
+        deposits: Sequence[tuple[AccountId, Usd6]],
+        evidence: Mapping[NodeId, Evidence],
+    ) -> None:
+        self._hub = hub
+        self._evidence = evidence
+        self._cash_usd6: list[int] = [usd6 for _, usd6 in deposits]
+        self._forgiven_usd6 = [0] * len(deposits)
+        self._settled: list[list[StateReported]] = [
+            [nothing(account)] * len(hub.zones) for account, _ in deposits
+        ]
+        self._closed: set[int] = set()
+        self.bad_debt_usd6 = 0
+
+    def check(self, place: int) -> None:
+        """Follow one account to where it is now, and compare.
+
+        Raises:
+            InvariantViolated: MONEY, or INV7 for a report settled before it was final.
+        """
+        account, ledger = self._hub.accounts[place], self._hub.ledger
+        for zone, view in zip(self._hub.zones, account.views, strict=True):
+            if view.settled.version != self._settled[place][zone.place].version:
+                if not self._evidence[zone.name].report_is_final(account.id, view.settled.version):
+                    finding = f"{account.id} at {zone.name}: settled a report that is not final"
+                    raise InvariantViolated("INV7", finding)
+                self._settle(place, zone.place, view.settled)
+        if account.closed_out and place not in self._closed:
+            self._close(place, account.id)
+        self._need(f"cash of {account.id}", ledger.cash_usd6(account.id), self._cash_usd6[place])
+        forgiven_usd6 = ledger.forgiven_usd6.get(account.id, 0)
+        self._need(f"forgiven to {account.id}", forgiven_usd6, self._forgiven_usd6[place])
+
+    def check_bad_debt(self) -> None:
+        """Compare all shortfalls, and what of them nobody has paid.
+
+        Raises:
+            InvariantViolated: MONEY.
+        """
+        ledger = self._hub.ledger
+        self._need("bad debt", ledger.bad_debt_usd6, self.bad_debt_usd6)
+        uncovered_usd6 = ledger.bad_debt_usd6 - ledger.insurance_used_usd6
+        self._need("deficit", -ledger.balances["deficit"], uncovered_usd6)
+
+    def _settle(self, place: int, spoke: int, report: StateReported) -> None:
+        """Add what a report adds: P&L and fees in full, the liquidation fee from what is left."""
+        before = self._settled[place][spoke]
+        self._settled[place][spoke] = report
+        self._cash_usd6[place] += report.realised_usd6 - before.realised_usd6
+        self._cash_usd6[place] -= report.fees_usd6 - before.fees_usd6
+        asked_usd6 = report.liquidation_fees_usd6 - before.liquidation_fees_usd6
+        paid_usd6 = min(asked_usd6, max(0, self._cash_usd6[place]))
+        self._cash_usd6[place] -= paid_usd6
+        self._forgiven_usd6[place] += asked_usd6 - paid_usd6
+
+    def _close(self, place: int, account: AccountId) -> None:
+        """Write a shortfall off, once, of an account that has nothing left anywhere."""
+        self._closed.add(place)
+        shortfall_usd6 = -self._cash_usd6[place]
+        bare = self._hub.accounts[place].flat and not self._hub.ledger.reserved_usd6(account)
+        if shortfall_usd6 <= 0 or not bare:
+            finding = f"{account}: closed out with {shortfall_usd6:,} usd6 missing, bare: {bare}"
+            raise InvariantViolated("MONEY", finding)
+        self._cash_usd6[place] = 0
+        self._forgiven_usd6[place] += shortfall_usd6
+        self.bad_debt_usd6 += shortfall_usd6
+
+    def _need(self, what: str, found: int, expected: int) -> None:
+        if found != expected:
+            raise InvariantViolated("MONEY", f"{what}: expected {expected:,}, found {found:,} usd6")

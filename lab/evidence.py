@@ -1,0 +1,58 @@
+"""What one spoke has told the hub, gathered from the frames themselves.
+
+The checks judge the hub by this, and not by what the hub has made of it.
+"""
+
+from messaging.envelope import Envelope
+from messaging.messages import Family, ReservationClosed, StateReported, Watermark
+from messaging.units import AccountId, Height, Micros, ReservationId
+
+
+class Evidence:
+    """Everything final, and everything that waits to be.
+
+    Attributes:
+        final_heights: newest final block heard, by family (P52).
+        final_us: largest chain time of a final watermark of `reservation` (P37).
+        covered: largest height of a final watermark of `margin-state` (P54).
+        closed: block of each reservation's close.
+        reports: block of each report, by account and version.
+    """
+
+    def __init__(self) -> None:
+        self.final_heights = {
+            Family.RESERVATION: Height(-1),
+            Family.MARGIN_STATE: Height(-1),
+            Family.LIQUIDATION: Height(-1),
+        }
+        self.final_us = Micros(-1)
+        self.covered = Height(-1)
+        self.closed: dict[ReservationId, Height] = {}
+        self.reports: dict[tuple[AccountId, int], Height] = {}
+        self._marks: dict[Family, list[tuple[Height, Micros]]] = {
+            family: [] for family in self.final_heights
+        }
+
+    def hear(self, frame: Envelope) -> None:
+        """Take in a frame of a channel, in order."""
+        message, family, height = frame.message, frame.family, frame.height
+        if type(message) is Watermark:
+            self._marks[family].append((height, message.spoke_time_us))
+        elif type(message) is ReservationClosed:
+            self.closed.setdefault(message.rid, height)
+        elif type(message) is StateReported:
+            self.reports.setdefault((message.account, message.version), height)
+        final_height = max(self.final_heights[family], frame.final_height)
+        self.final_heights[family] = final_height
+        marks = self._marks[family]
+        while marks and marks[0][0] <= final_height:
+            mark_height, mark_us = marks.pop(0)
+            if family is Family.RESERVATION:
+                self.final_us = max(self.final_us, mark_us)
+            elif family is Family.MARGIN_STATE:
+                self.covered = max(self.covered, mark_height)
+
+    def report_is_final(self, account: AccountId, version: int) -> bool:
+        """Tell whether a report was heard, and its block is final (P53)."""
+        height = self.reports.get((account, version))
+        return height is not None and height <= self.final_heights[Family.MARGIN_STATE]
