@@ -76,10 +76,6 @@ class Ledger:
         """Note what an account has been let off (rules L3, L4)."""
         self.forgiven_usd6[account] = self.forgiven_usd6.get(account, 0) + amount_usd6
 
-    def available_usd6(self, account: AccountId) -> int:
-        """Return a trader's cash that no reservation holds; negative after losses."""
-        return self.balances[available(account)]
-
     def reserved_usd6(self, account: AccountId) -> int:
         """Return a trader's cash that reservations hold."""
         return self.balances[reserved(account)]

@@ -64,7 +64,6 @@ class Measures:
         self._commands: dict[LiquidationId, Command] = {}
         self._arrived_us: dict[LiquidationId, int] = {}
         self._first_us: dict[LiquidationId, int] = {}
-        self._proceeds: dict[LiquidationId, int] = {}
         self._samples: list[Sample] = []
         self._step_us = max(1, round(world.scenario.duration_h * 3.6e9) // SAMPLES)
         self.liquidations: list[Liquidation] = []

@@ -11,7 +11,8 @@ from lab.checkers import Checker
 from lab.measures import Measures
 from lab.result import Story
 from lab.scenario import Scenario
-from lab.world import MARKET, TRADERS, World, build
+from lab.ways import MARKET, TRADERS
+from lab.world import World, build
 from messaging.codec import encode_record
 from messaging.drivers.replay import replay
 from messaging.errors import InputRefused, InvariantViolated, LogTorn, ReplayDiverged

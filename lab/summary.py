@@ -10,7 +10,7 @@ from lab.measures import HOPS
 from lab.result import Result
 from lab.running import Replayed
 from messaging.latency import quantile_us
-from messaging.presets import END_TO_END, PRESETS
+from messaging.presets import END_TO_END, PRESETS, resolve_families
 
 WIDTH = 100
 
@@ -138,7 +138,10 @@ def show_presets() -> None:
         if row["note"]:
             about += f"\n{row['note']}"
         table.add_row(row["name"], *cells, about)
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    families = ", ".join(resolve_families())
+    console.print(f"families, which choose a preset for each lane by its chains: {families}")
 
 
 def usd(usd6: int) -> str:

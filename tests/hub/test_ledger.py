@@ -90,7 +90,7 @@ def test_reserving_moves_cash_and_changes_none(cash_usd6: int, moves: list[int])
 
     assert ledger.cash_usd6(ANN) == cash_usd6
     assert ledger.reserved_usd6(ANN) == sum(moves)
-    assert ledger.available_usd6(ANN) == cash_usd6 - sum(moves)
+    assert ledger.cash_usd6(ANN) - ledger.reserved_usd6(ANN) == cash_usd6 - sum(moves)
 
 
 @given(signed, amounts, amounts, shares)

@@ -1,0 +1,170 @@
+"""The knobs of every node, from the scenario's tables."""
+
+from hub.liquidation import LiquidationPolicy
+from hub.margin.buffer import AssetRisk, Buffer, FlatBuffer, NoBuffer, SqrtTimeBuffer
+from hub.margin.requirement import MarginPolicy
+from hub.state import HubPolicy
+from hub.zone import ZonePolicy
+from lab import reading
+from lab.amounts import hours, micros, usd6
+from lab.scenario import AssetTable, BufferFlat, BufferNone, Scenario, SpokeTable
+from lab.ways import SLACK_US, Lane, channel_policy
+from markets.feed import FeedPolicy
+from markets.traders import TraderPolicy
+from messaging.latency import quantile_us
+from messaging.units import HUB, Asset, Micros, NodeId, Ppm
+from spokes import chain, venue
+from spokes.state import SpokePolicy
+
+# A frame in order waits for those before it, about ten when a command leaves in a storm of
+# others: 0.999**10 = 0.99. Measured: docs/latency.md, "Waiting in order".
+QUANTILE_IN_ORDER = 0.999
+
+
+def buffer(scenario: Scenario) -> Buffer:
+    """Return the buffer policy that the scenario names."""
+    choice = scenario.buffer
+    if isinstance(choice, BufferNone):
+        return NoBuffer()
+    if isinstance(choice, BufferFlat):
+        return FlatBuffer(Ppm(choice.extra_ppm))
+    return SqrtTimeBuffer()
+
+
+def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
+    """Return the hub's knobs."""
+    hub, liquidation = scenario.hub, scenario.liquidation
+    zones = tuple(
+        _zone_policy(scenario, spoke, one)
+        for spoke, one in zip(scenario.spokes, lanes, strict=True)
+    )
+    return HubPolicy(
+        name=HUB,
+        block_us=micros(hub.block_s),
+        look_us=micros(hub.look_s),
+        margin=MarginPolicy(
+            assets=tuple(_risk(table) for table in scenario.assets),
+            buffer=buffer(scenario),
+            gain_age_max_s=hub.gain_age_max_s,
+        ),
+        liquidation=LiquidationPolicy(
+            call_ppm=Ppm(liquidation.call_ppm),
+            restore_ppm=Ppm(liquidation.restore_ppm),
+            target_extra_ppm=Ppm(liquidation.target_extra_ppm),
+            cost_ppm=Ppm(liquidation.cost_ppm),
+            dust_usd6=usd6(liquidation.dust_usd),
+            command_ttl_us=micros(liquidation.command_ttl_s),
+            insurance_share_ppm=Ppm(liquidation.insurance_share_ppm),
+        ),
+        zones=zones,
+        clock_skew_us=micros(hub.clock_skew_s),
+        amount_max_usd6=usd6(hub.reservation_max_usd),
+        ttl_max_us=micros(scenario.reservation.ttl_s),
+        insurance_usd6=usd6(hub.insurance_usd),
+    )
+
+
+def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy:
+    """Assume of a spoke what its lane does in all but one case of a hundred."""
+    down_us = quantile_us(one.down, QUANTILE_IN_ORDER)
+    up_us = quantile_us(one.up, QUANTILE_IN_ORDER)
+    execution_us = micros(spoke.block_s) + micros(scenario.reporting.liquidation_slice_s)
+    # A release by watermark needs the expiry to be final and the next mark to say so; where
+    # messages are lost, the mark and what is before it may have to be asked for, twice.
+    mark_us = max(micros(scenario.reporting.watermark_s), micros(spoke.block_s))
+    silence_us = SLACK_US + 2 * max(up_us, down_us) + micros(spoke.final_after_s)
+    silence_us += 3 * mark_us + micros(spoke.block_s)
+    if scenario.links.loss_ppm:
+        channel = channel_policy(scenario, one.up, one.down)
+        silence_us += 2 * (channel.gap_after_us + channel.tend_us + 2 * up_us)
+    return ZonePolicy(
+        name=NodeId(spoke.name),
+        cap_usd6=usd6(spoke.zone_cap_usd),
+        command_us=Micros(down_us + execution_us),
+        overdue_after_us=Micros(silence_us),
+        renewals_max=scenario.reservation.renewals_max,
+    )
+
+
+def _risk(table: AssetTable) -> AssetRisk:
+    return AssetRisk(
+        asset=Asset(table.name),
+        initial_margin_ppm=Ppm(table.initial_margin_ppm),
+        maintenance_margin_ppm=Ppm(table.maintenance_margin_ppm),
+        stress_volatility_ppm=Ppm(table.stress_volatility_ppm),
+        jump_ppm=Ppm(table.jump_ppm),
+        quantile_z=table.quantile_z,
+        depth_usd6_per_s=usd6(table.depth_usd_per_s),
+        participation_ppm=Ppm(table.participation_ppm),
+    )
+
+
+def spoke_policy(scenario: Scenario, spoke: SpokeTable) -> SpokePolicy:
+    """Return one spoke's knobs."""
+    reservation, reporting = scenario.reservation, scenario.reporting
+    return SpokePolicy(
+        name=NodeId(spoke.name),
+        hub=HUB,
+        chain=chain.Chain(
+            block_us=micros(spoke.block_s),
+            safe_after_us=micros(spoke.safe_after_s),
+            final_after_us=micros(spoke.final_after_s),
+            trust=spoke.trust,
+            halts=tuple(
+                chain.Halt(from_us=hours(window.from_h), until_us=hours(window.until_h))
+                for window in spoke.outages
+            ),
+        ),
+        markets=tuple(_market(table) for table in scenario.assets),
+        watermark_us=micros(reporting.watermark_s),
+        funding_us=hours(reporting.funding_h),
+        slice_us=micros(reporting.liquidation_slice_s),
+        ttl_us=micros(reservation.ttl_s),
+        headroom_ppm=Ppm(reservation.headroom_ppm),
+        dust_usd6=usd6(reservation.dust_usd),
+        patience_us=micros(reservation.patience_s),
+    )
+
+
+def _market(table: AssetTable) -> venue.Market:
+    return venue.Market(
+        asset=Asset(table.name),
+        initial_margin_ppm=Ppm(table.initial_margin_ppm),
+        fee_ppm=Ppm(table.fee_ppm),
+        liquidation_fee_ppm=Ppm(table.liquidation_fee_ppm),
+        half_spread_ppm=Ppm(table.half_spread_ppm),
+        depth_usd6=usd6(table.depth_usd),
+        unwind_usd6_per_s=int(usd6(table.depth_usd_per_s) * table.participation_ppm // 1_000_000),
+        funding_ppm=Ppm(table.funding_ppm),
+    )
+
+
+def feed_policies(scenario: Scenario) -> tuple[FeedPolicy, ...]:
+    """Return the oracle's policy for each asset."""
+    oracle = scenario.oracle
+    return tuple(
+        FeedPolicy(
+            asset=asset,
+            heartbeat_us=micros(oracle.heartbeat_s),
+            deviation_ppm=Ppm(oracle.deviation_ppm),
+        )
+        for asset in reading.assets(scenario)
+    )
+
+
+def trader_policy(scenario: Scenario) -> TraderPolicy:
+    """Return who trades."""
+    table = scenario.traders
+    return TraderPolicy(
+        accounts=table.accounts,
+        collateral_usd6=usd6(table.collateral_usd),
+        collateral_sigma=table.collateral_sigma,
+        leverage_min=table.leverage_min,
+        leverage_max=table.leverage_max,
+        long_ppm=Ppm(table.long_ppm),
+        hedged_ppm=Ppm(table.hedged_ppm),
+        positions_max=table.positions_max,
+        open_from_us=hours(table.open_from_h),
+        open_until_us=hours(table.open_until_h),
+        actions_per_day=table.actions_per_day,
+    )
