@@ -1,7 +1,7 @@
 """Units and names. Everything a message carries is one of these, a flag, or an enum.
 
 Time is whole microseconds, money whole millionths of a dollar, quantities whole 1e-8 of
-the base asset, ratios whole millionths. Division rounds, so each helper that divides says
+the base asset, ratios whole millionths. Division rounds, so each function that divides says
 in its name which way.
 """
 
