@@ -67,11 +67,16 @@ def _status(hub: HubState, account: Account, standing: Assessment) -> MarginStat
 
 
 def _set_status(hub: HubState, account: Account, status: MarginStatus) -> list[Effect]:
-    """Tell every spoke, and ask for unused credit back where the account is restricted."""
+    """Change what the account may do; spokes hear of it when opening is allowed or is not.
+
+    Between a call and a liquidation nothing changes for them. Unused credit is asked back.
+    """
     after = msgspec.structs.replace(
         account, status=status, margin_version=account.margin_version + 1
     )
     hub.keep(after)
+    if MarginStatus.OPEN not in (account.status, status):
+        return []
     told = MarginSet(account=account.id, margin_version=after.margin_version, status=status)
     effects: list[Effect] = [Send(zone.name, Family.MARGIN_STATE, told) for zone in hub.zones]
     if account.status is MarginStatus.OPEN:
