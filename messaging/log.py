@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeAlias
 
 import msgspec
 from mcap.exceptions import McapError
-from mcap.records import Attachment, Chunk, Footer, McapRecord, Message, Metadata
-from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
+from mcap.opcode import Opcode
+from mcap.records import Attachment, Chunk, Footer, McapRecord, MessageIndex, Metadata
+from mcap.stream_reader import CRCValidationError, StreamReader, get_chunk_data_stream
 from mcap.writer import Writer
 from zstandard import ZstdError
 
@@ -35,6 +36,10 @@ RECORD_BYTES_MAX = 256 * 1024 * 1024
 FLUSH_RECORDS = 2_000
 DIGEST_BYTES = 16
 _PIECE_BYTES = 1 << 16
+
+_HEAD = struct.Struct("<BQ")  # of every MCAP record: opcode, length
+_MESSAGE = struct.Struct("<HIQQ")  # of a message: channel, sequence, log time, publish time
+_Index: TypeAlias = dict[int, list[tuple[int, int]]]  # per channel: (log time, offset in chunk)
 
 # What a damaged file makes the MCAP reader and zstd raise; both say no more than that.
 _DAMAGE = (
@@ -173,6 +178,24 @@ class LogWriter:
         self._file.close()
 
 
+def _open_chunk(chunk: Chunk) -> tuple[list[bytes], _Index]:
+    """Return the messages of a chunk, and where each stands, as the index behind it says too."""
+    stream, length = get_chunk_data_stream(chunk, validate_crc=True)
+    data = stream.read(length)
+    messages: list[bytes] = []
+    index: _Index = {}
+    offset = 0
+    while offset < length:
+        opcode, size = _HEAD.unpack_from(data, offset)
+        start = offset + _HEAD.size
+        if opcode == Opcode.MESSAGE:
+            channel, _, log_time, _ = _MESSAGE.unpack_from(data, start)
+            index.setdefault(channel, []).append((log_time, offset))
+            messages.append(data[start + _MESSAGE.size : start + size])
+        offset = start + size
+    return messages, index
+
+
 class LogReader:
     """Reads a log, as far as it is sound.
 
@@ -222,11 +245,16 @@ class LogReader:
             validate_crcs=True,
         )
         parts: Iterator[McapRecord] = reader.records
+        index: _Index = {}
         while True:
             offset = self._file.tell()
             try:
                 part = next(parts, None)
-                inside = breakup_chunk(part, validate_crc=True) if type(part) is Chunk else ()
+                inside: list[bytes] = []
+                if isinstance(part, Chunk):
+                    inside, index = _open_chunk(part)
+                elif isinstance(part, MessageIndex) and index.get(part.channel_id) != part.records:
+                    raise ValueError("an index does not match its chunk")
                 if isinstance(part, Metadata) and part.name == END:
                     words = part.metadata
                     self.end = End(words["status"], int(words["records"]), words["digest"])
@@ -240,15 +268,14 @@ class LogReader:
                 self.attachments[part.name] = part.data
             elif isinstance(part, Footer):
                 self._check_summary(part)
-            for message in inside:
-                if isinstance(message, Message):
-                    yield self._record(message, offset)
+            for data in inside:
+                yield self._record(data, offset)
         if self.end is None or self.end.records != self.records:
             raise self._torn(self._file.tell(), "the end of the log is missing")
 
-    def _record(self, message: Message, offset: int) -> Record:
+    def _record(self, data: bytes, offset: int) -> Record:
         try:
-            record = decode_record(message.data)
+            record = decode_record(data)
         except FrameRefused as error:
             raise self._torn(offset, error) from None
         self.records += 1
