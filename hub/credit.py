@@ -41,9 +41,7 @@ def requested(
         return [Send(zone.name, Family.RESERVATION, rejected.answer)]
 
     granted = reservation.grant(asked, zone.name, heard_us=zone.heard_us)
-    hub.keep_reservation(granted)
-    hub.ledger.post(ledger.reserve(granted.account, granted.amount_usd6))
-    zone.encumbered_usd6 += granted.amount_usd6
+    _replace(hub, zone, None, granted)
     hub.open_of.setdefault(asked.account, {})[asked.rid] = None
     _note_expiry(zone, granted)
     if zone.policy.renewals_max:
@@ -174,10 +172,10 @@ def carry(hub: HubState, zone: Zone) -> None:
         _replace(hub, zone, known, reservation.carry(known))
 
 
-def _replace(hub: HubState, zone: Zone, before: Reservation, after: Reservation) -> None:
+def _replace(hub: HubState, zone: Zone, before: Reservation | None, after: Reservation) -> None:
     """Keep a reservation, and book what it encumbers more or less than before."""
     hub.keep_reservation(after)
-    change_usd6 = after.encumbered_usd6 - before.encumbered_usd6
+    change_usd6 = after.encumbered_usd6 - (before.encumbered_usd6 if before else 0)
     if change_usd6:
         hub.ledger.post(ledger.reserve(after.account, change_usd6))
         zone.encumbered_usd6 += change_usd6

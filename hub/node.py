@@ -78,7 +78,7 @@ class Hub:
             case ReservationClosed() as report:
                 return credit.closed(hub, zone, report, height)
             case LiquidationFilled() as fill:
-                return positions.filled(hub, zone, fill)
+                return positions.filled(hub, zone, fill.liq_id, fill.filled_qty8)
             case LiquidationDone() as ended:
                 return positions.done(hub, zone, ended)
         raise AssertionError(f"{event!r} is not for {self.name}")

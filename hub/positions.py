@@ -13,7 +13,6 @@ from messaging.messages import (
     LiquidationAcknowledged,
     LiquidationDone,
     LiquidationEnd,
-    LiquidationFilled,
     MarginStatus,
     StateReported,
     Watermark,
@@ -135,15 +134,11 @@ def close_out(hub: HubState, account: Account) -> None:
     hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))
 
 
-def filled(hub: HubState, zone: Zone, fill: LiquidationFilled) -> list[Effect]:
-    """Check a fill against its command (P77); positions follow the report, not the fill."""
-    return _check_fill(hub, zone, fill.liq_id, fill.filled_qty8)
+def filled(hub: HubState, zone: Zone, liq_id: LiquidationId, filled_qty8: Qty8) -> list[Effect]:
+    """Halt a spoke that has closed more than a command allows (P77).
 
-
-def _check_fill(
-    hub: HubState, zone: Zone, liq_id: LiquidationId, filled_qty8: Qty8
-) -> list[Effect]:
-    """Halt a spoke that has closed more than a command allows (P77)."""
+    That is all a fill does; positions follow the report.
+    """
     place = zone.commands.get(liq_id)
     commands = () if place is None else hub.accounts[place].commands
     for command in commands:
@@ -154,7 +149,7 @@ def _check_fill(
 
 def done(hub: HubState, zone: Zone, ended: LiquidationDone) -> list[Effect]:
     """Note a command's end and let the spoke forget it (P83)."""
-    effects = _check_fill(hub, zone, ended.liq_id, ended.filled_qty8)
+    effects = filled(hub, zone, ended.liq_id, ended.filled_qty8)
     refused = ended.reason is LiquidationEnd.EXISTS_DIFFERENT  # of another body; ours goes on
     place = None if refused else zone.commands.pop(ended.liq_id, None)
     if place is not None:

@@ -1,7 +1,6 @@
 """Everything the hub knows; the only mutable state there is."""
 
 from collections.abc import Sequence
-from hashlib import sha256
 
 import msgspec
 
@@ -13,7 +12,16 @@ from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reporte
 from hub.oracle import Print
 from hub.reservation import Reservation
 from hub.zone import Zone, ZonePolicy
-from messaging.units import AccountId, LiquidationId, Micros, NodeId, Ppm, ReservationId, Usd6
+from messaging.units import (
+    AccountId,
+    LiquidationId,
+    Micros,
+    NodeId,
+    Ppm,
+    ReservationId,
+    Usd6,
+    new_id,
+)
 
 
 class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,9 +174,4 @@ class HubState:
     def next_liquidation_id(self) -> LiquidationId:
         """Return an id that has never been used (section 6 of the rules)."""
         self.ids_made += 1
-        return new_id(self.policy.name, self.ids_made)
-
-
-def new_id(node: NodeId, number: int) -> LiquidationId:
-    """Return 16 bytes that no other node and number give."""
-    return LiquidationId(sha256(f"{node}/{number}".encode()).digest()[:16])
+        return LiquidationId(new_id(self.policy.name, self.ids_made))

@@ -178,7 +178,6 @@ class Checker:
         hub = self._hub
         account, cash_usd6 = hub.accounts[hub.place_of[name]], hub.ledger.cash_usd6(name)
         conditions = hub.conditions(now_us)
-        capacity_usd6 = cash_usd6
         equity_usd6, initial_usd6 = [], []
         for kind in ("latest", "settled"):
             reports = [Reported(getattr(view, kind), view.settled) for view in account.views]
@@ -186,7 +185,7 @@ class Checker:
             standing = assess(margin, hub.places, conditions, cash_usd6, reports)
             equity_usd6.append(standing.equity_usd6)
             initial_usd6.append(standing.initial_usd6)
-        return min(capacity_usd6, min(equity_usd6) - max(initial_usd6))
+        return min(cash_usd6, min(equity_usd6) - max(initial_usd6))
 
     def _note_positions(self, spoke: Spoke, report: StateReported) -> None:
         for market in spoke.state.policy.markets:

@@ -5,6 +5,7 @@ the base asset, ratios whole millionths. Division rounds, so each function that 
 in its name which way.
 """
 
+from hashlib import sha256
 from typing import NewType
 
 NodeId = NewType("NodeId", str)  # [a-z][a-z0-9-]{0,15}: "hub", "base", "oracle"
@@ -27,6 +28,11 @@ YEAR_S = 365 * 86_400
 USD = 1_000_000
 ONE = 100_000_000  # one unit of the base asset, as Qty8
 INT_MAX = 2**63 - 1  # largest whole number that a message may carry
+
+
+def new_id(node: NodeId, number: int) -> bytes:
+    """Return 16 bytes that no other node and number give (section 6 of docs/protocol.md)."""
+    return sha256(f"{node}/{number}".encode()).digest()[:16]
 
 
 def ratio_up(amount: int, ratio_ppm: int) -> int:

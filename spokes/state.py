@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Sequence
-from hashlib import sha256
 
 import msgspec
 
@@ -28,6 +27,7 @@ from messaging.units import (
     Ppm,
     ReservationId,
     Usd6,
+    new_id,
 )
 from spokes.chain import Chain
 from spokes.liquidation import Order
@@ -133,8 +133,7 @@ class SpokeState:
     def next_reservation_id(self) -> ReservationId:
         """Return an id that has never been used (section 6 of the rules)."""
         self.ids_made += 1
-        name = f"{self.policy.name}/{self.ids_made}"
-        return ReservationId(sha256(name.encode()).digest()[:16])
+        return ReservationId(new_id(self.policy.name, self.ids_made))
 
     def keep_trader(self, trader: Trader) -> None:
         """Replace an account here; it will be reported with this block."""
