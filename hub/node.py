@@ -11,6 +11,7 @@ from messaging.envelope import Envelope
 from messaging.messages import (
     CreditUsed,
     Family,
+    HaltOrdered,
     HaltReason,
     LiquidationDone,
     LiquidationFilled,
@@ -59,9 +60,20 @@ class Hub:
             hub.prints[place] = take(known, message, now_us)
             hub.look_due = hub.look_due or hub.prints[place] is not known
             return ()
+        if type(message) is HaltOrdered:
+            return self._halted(message)
         zone = hub.zone_of[event.sender]
         effects = self._decide(zone, event, now_us)
         return effects + self._advance(zone, event)
+
+    def _halted(self, order: HaltOrdered) -> list[Effect]:
+        """Stop the spokes named; only a person resumes them (P66)."""
+        effects: list[Effect] = []
+        for name in order.spokes:
+            zone = self.state.zone_of.get(name)
+            if zone is not None:
+                effects += credit.halt(zone, HaltReason.WATCHDOG)
+        return effects
 
     def _decide(self, zone: Zone, event: Envelope, now_us: Micros) -> list[Effect]:
         """Let the room that the message is for decide."""

@@ -11,12 +11,12 @@ from lab.checkers import Checker
 from lab.measures import Measures
 from lab.result import Story
 from lab.scenario import Scenario
-from lab.ways import MARKET, TRADERS
 from lab.world import World, build
 from messaging.codec import encode_record
 from messaging.drivers.replay import replay
 from messaging.errors import InputRefused, InvariantViolated, LogTorn, ReplayDiverged
 from messaging.log import Digest, End, LogReader, LogWriter
+from messaging.units import MARKET, TRADERS
 
 COMPLETE, INTERRUPTED, VIOLATED = "complete", "interrupted", "violated"
 SCENARIO = "scenario.msgpack"

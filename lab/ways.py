@@ -9,9 +9,8 @@ from messaging.channel import ChannelPolicy
 from messaging.errors import InputRefused
 from messaging.latency import Constant, Latency, quantile_us
 from messaging.network import LinkKey, LinkPolicy, Window, WindowKind
-from messaging.units import HUB, SECOND_US, Micros, NodeId, Ppm
+from messaging.units import HUB, MARKET, ORACLE, SECOND_US, TRADERS, Micros, NodeId, Ppm
 
-MARKET, ORACLE, TRADERS = NodeId("market"), NodeId("oracle"), NodeId("traders")
 AT_ONCE = LinkPolicy(latency=Constant(value_s=0.0))
 QUANTILE = 0.99
 SLACK_US = 2 * SECOND_US

@@ -6,7 +6,7 @@ from hub.node import Hub
 from lab import policies, reading, ways
 from lab.amounts import micros
 from lab.scenario import Scenario
-from lab.ways import MARKET, ORACLE, TRADERS, Lane
+from lab.ways import Lane
 from markets import prices, traders
 from markets.feed import Feed
 from markets.market import Market
@@ -16,7 +16,7 @@ from messaging.drivers.virtual import VirtualDriver
 from messaging.endpoint import Endpoint
 from messaging.errors import InputRefused
 from messaging.network import Network
-from messaging.units import HUB, ONE, USD, AccountId, NodeId, Usd6
+from messaging.units import HUB, MARKET, ONE, ORACLE, TRADERS, USD, AccountId, NodeId, Usd6
 from spokes.node import Spoke
 
 

@@ -23,10 +23,9 @@ from zstandard import ZstdError
 from messaging.codec import decode_record
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputRefused, LogTorn
-from messaging.messages import CHANNEL_FAMILIES
 from messaging.node import TimerFired
 from messaging.record import Record
-from messaging.units import HUB
+from messaging.topics import topic_of
 
 PROFILE = "omnimargin"
 END = "end"
@@ -105,14 +104,9 @@ class End(msgspec.Struct, frozen=True):
 
 
 def topic(record: Record) -> str:
-    """Name the topic of a record: its channel, or the timers of its node."""
+    """Name the topic of a record: that of its frame, or the timers of its node."""
     event = record.event
-    if isinstance(event, TimerFired):
-        return f"timer.{record.node}"
-    if event.family not in CHANNEL_FAMILIES:
-        return f"{event.family}.{event.sender}"
-    direction, spoke = ("to", event.receiver) if event.sender == HUB else ("from", event.sender)
-    return f"{direction}-{spoke}.{event.family}"
+    return f"timer.{record.node}" if isinstance(event, TimerFired) else topic_of(event)
 
 
 class LogWriter:

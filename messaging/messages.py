@@ -344,6 +344,7 @@ class HaltReason(StrEnum):
     TIME_REGRESSED = "time_regressed"
     BROKEN_CLAIM = "broken_claim"
     FILLED_TOO_MUCH = "filled_too_much"
+    WATCHDOG = "watchdog"  # the monitor has found money that does not add up
 
 
 class SpokeHalted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="spoke_halted"):
@@ -351,6 +352,31 @@ class SpokeHalted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="spok
 
     spoke: NodeName
     reason: HaltReason
+
+
+class HaltOrdered(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="halt_ordered"):
+    """Stop these spokes: money does not add up (P66). Monitor to hub. Repeating does no more.
+
+    `finding` says what was expected and found, for people.
+    """
+
+    spokes: Annotated[tuple[NodeName, ...], Meta(min_length=1, max_length=ENTRIES_MAX)]
+    finding: Annotated[str, Meta(max_length=1_024)]
+
+
+class LinkChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="link_changed"):
+    """From now on the link `source` to `target` is like this. Operator to relay.
+
+    Holds for frames sent at or after the envelope's `sent_us`. `latency` is written as on the
+    command line: a preset, or e.g. `constant:900s`.
+    """
+
+    source: NodeName
+    target: NodeName
+    latency: Annotated[str, Meta(min_length=1, max_length=128)]
+    loss_ppm: Ratio = Ppm(0)
+    repeat_ppm: Ratio = Ppm(0)
+    reorder_ppm: Ratio = Ppm(0)
 
 
 class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="acknowledged"):
@@ -387,6 +413,8 @@ Message: TypeAlias = (
     | MarketMoved
     | OrderPlaced
     | SpokeHalted
+    | HaltOrdered
+    | LinkChanged
     | Acknowledged
     | ResendRequested
 )

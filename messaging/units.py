@@ -15,6 +15,8 @@ ReservationId = NewType("ReservationId", bytes)  # 16 bytes
 LiquidationId = NewType("LiquidationId", bytes)  # 16 bytes
 
 HUB = NodeId("hub")  # the one hub there is
+MARKET, ORACLE, TRADERS = NodeId("market"), NodeId("oracle"), NodeId("traders")  # the world outside
+RELAY, MONITOR, OPERATOR = NodeId("relay"), NodeId("monitor"), NodeId("operator")  # of a live stack
 
 Micros = NewType("Micros", int)  # a time or a span, whole microseconds
 Usd6 = NewType("Usd6", int)  # money, or the price of one unit, whole millionths of a dollar

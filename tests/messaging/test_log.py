@@ -152,7 +152,7 @@ def test_any_mcap_tool_finds_the_records_by_channel_and_time(tmp_path: Path) -> 
         (BASE, HUB, Family.MARGIN_STATE, "from-base.margin-state"),
         (BASE, HUB, Family.LIQUIDATION, "from-base.liquidation"),
         (ORACLE, HUB, Family.PRICE, "price.oracle"),
-        (MARKET, BASE, Family.ORDER, "order.market"),
+        (MARKET, BASE, Family.ORDER, "order.base"),
         (HUB, BASE, Family.CONTROL, "control.hub"),
     ],
 )

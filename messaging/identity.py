@@ -1,0 +1,209 @@
+"""Who says so: keys, seals around frames, and the chain that each stream of frames forms.
+
+A seal wraps the bytes of a frame as they are (P13) with a signature over their digest and the
+digest of the stream's frame before. So one valid signature vouches for all frames before it
+that link up, and a reader of many verifies one. Rules P12, P13 and P16 of docs/protocol.md.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from nacl.bindings import (
+    crypto_sign,
+    crypto_sign_BYTES,
+    crypto_sign_open,
+    crypto_sign_seed_keypair,
+)
+from nacl.exceptions import CryptoError
+
+from messaging.codec import FRAME_BYTES_MAX
+from messaging.errors import FrameRefused, InputRefused
+from messaging.units import NodeId
+
+SEED_BYTES = 32
+NO_DIGEST = bytes(32)  # what the first frame of a stream links to, and one outside any
+SEALED_BYTES_MAX = FRAME_BYTES_MAX
+PURPOSE = b"omnimargin/v1/frame/"
+
+Digest32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+class Sealed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="sealed.1"):
+    """What stands on a topic.
+
+    Attributes:
+        domain: of the deployment; a frame of another one is refused (P16).
+        key: first 8 bytes of SHA-256(public key).
+        before: digest of the stream's frame before; zeros at the first and outside the row.
+        frame: bytes of the frame.
+        signature: Ed25519 over the digest of all of the above.
+    """
+
+    domain: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    key: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    before: Digest32
+    frame: bytes
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+
+    def digest(self) -> bytes:
+        """Return D = SHA-256(domain, key, before, SHA-256(frame)) (P12)."""
+        return sha256(self.domain + self.key + self.before + sha256(self.frame).digest()).digest()
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Sealed)
+
+
+def domain_of(*parts: str) -> bytes:
+    """Return 16 bytes that name a deployment (environment, deployment, hub)."""
+    joined = b"".join(len(part).to_bytes(4) + part.encode() for part in parts)
+    return sha256(joined).digest()[:16]
+
+
+def key_id(public: bytes) -> bytes:
+    """Return the 8 bytes that name a public key."""
+    return sha256(public).digest()[:8]
+
+
+class Signer:
+    """One node's private key."""
+
+    def __init__(self, domain: bytes, seed: bytes) -> None:
+        self._domain = domain
+        self.public, self._secret = crypto_sign_seed_keypair(seed)
+        self._key = key_id(self.public)
+
+    def seal(self, frame: bytes, before: bytes) -> tuple[bytes, bytes]:
+        """Return the sealed frame, and its digest for the stream's next one.
+
+        Raises:
+            FrameRefused: it would be larger than any receiver accepts.
+        """
+        domain, key = self._domain, self._key
+        digest = sha256(domain + key + before + sha256(frame).digest()).digest()
+        signature = crypto_sign(PURPOSE + digest, self._secret)[:crypto_sign_BYTES]
+        sealed = _encoder.encode(Sealed(domain, key, before, frame, signature))
+        if len(sealed) > SEALED_BYTES_MAX:
+            raise FrameRefused(
+                f"expected at most {SEALED_BYTES_MAX:,} bytes, found {len(sealed):,}"
+            )
+        return sealed, digest
+
+
+class Verifier:
+    """The public keys of a deployment."""
+
+    def __init__(self, domain: bytes, public: Mapping[NodeId, bytes]) -> None:
+        self._domain = domain
+        self._public = dict(public)
+        self._keys = {node: key_id(key) for node, key in public.items()}
+
+    def open(self, data: bytes, sender: NodeId) -> Sealed:
+        """Return a sealed frame of `sender`; its signature is valid.
+
+        Raises:
+            FrameRefused: not a sealed frame, of another deployment, or not signed by `sender`.
+        """
+        sealed = self._shape(data, sender)
+        self._verify(sealed, sender)
+        return sealed
+
+    def open_row(self, row: Sequence[bytes], sender: NodeId) -> list[Sealed | FrameRefused]:
+        """Return what `open` would return or raise for each, verifying one signature a run.
+
+        `row` is in order of arrival. A frame is authentic if its signature is, or if an
+        authentic frame right behind it links to its digest.
+        """
+        found: list[Sealed | FrameRefused] = []
+        for data in row:
+            try:
+                found.append(self._shape(data, sender))
+            except FrameRefused as error:
+                found.append(error)
+        vouched = NO_DIGEST
+        for place in range(len(found) - 1, -1, -1):
+            sealed = found[place]
+            if isinstance(sealed, FrameRefused):
+                continue
+            if vouched == NO_DIGEST or sealed.digest() != vouched:
+                try:
+                    self._verify(sealed, sender)
+                except FrameRefused as error:
+                    found[place] = error
+                    continue
+            vouched = sealed.before
+        return found
+
+    def _shape(self, data: bytes, sender: NodeId) -> Sealed:
+        if len(data) > SEALED_BYTES_MAX:
+            raise FrameRefused(f"expected at most {SEALED_BYTES_MAX:,} bytes, found {len(data):,}")
+        try:
+            sealed = _decoder.decode(data)
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            raise FrameRefused(f"expected a sealed frame, found {error}") from None
+        if sealed.domain != self._domain:
+            raise FrameRefused("expected a frame of this deployment, found one of another")
+        if sealed.key != self._keys.get(sender):
+            raise FrameRefused(f"expected the key of {sender}, found {sealed.key.hex()}")
+        return sealed
+
+    def _verify(self, sealed: Sealed, sender: NodeId) -> None:
+        message = PURPOSE + sealed.digest()
+        try:
+            crypto_sign_open(sealed.signature + message, self._public[sender])
+        except CryptoError:
+            raise FrameRefused(f"expected a signature of {sender}, found another") from None
+
+
+def write_keys(folder: Path, nodes: Iterable[NodeId]) -> None:
+    """Make a key pair for each node: `<node>.key`, for its owner only, and `<node>.pub`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for node in nodes:
+        seed = os.urandom(SEED_BYTES)
+        path = folder / f"{node}.key"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(seed)
+        public, _ = crypto_sign_seed_keypair(seed)
+        (folder / f"{node}.pub").write_text(public.hex() + "\n")
+
+
+def read_signer(folder: Path, node: NodeId, domain: bytes) -> Signer:
+    """Return the signer of a node.
+
+    Raises:
+        InputRefused: no key, or others may read it.
+    """
+    path = folder / f"{node}.key"
+    try:
+        mode, seed = path.stat().st_mode & 0o777, path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputRefused(str(path), expected="a private key", found=reason) from None
+    if mode & 0o077:
+        raise InputRefused(str(path), expected="mode 0600", found=f"{mode:04o}")
+    if len(seed) != SEED_BYTES:
+        raise InputRefused(str(path), expected=f"{SEED_BYTES} bytes", found=len(seed))
+    return Signer(domain, seed)
+
+
+def read_verifier(folder: Path, domain: bytes) -> Verifier:
+    """Return the public keys in a folder.
+
+    Raises:
+        InputRefused: one of them is no key.
+    """
+    public: dict[NodeId, bytes] = {}
+    for path in sorted(folder.glob("*.pub")):
+        try:
+            key = bytes.fromhex(path.read_text())
+        except ValueError:
+            key = b""
+        if len(key) != 32:
+            raise InputRefused(str(path), expected="64 hex digits", found="something else")
+        public[NodeId(path.stem)] = key
+    return Verifier(domain, public)

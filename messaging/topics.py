@@ -1,0 +1,75 @@
+"""Which topic carries what: one writer, one reader, one partition each (P6, P7, P11).
+
+    from-<spoke>.<family>   spoke to hub      to-<spoke>.<family>   hub to spoke
+    market.<spoke>          true prices       order.<spoke>         orders of traders
+    price.oracle            prints            ctl.halt, ctl.relay   watchdog, operator
+    dlq.<node>              dead letters of a node
+
+What travels between chains goes through the relay, which writes `delivered.<topic>`; the rest
+stays within one chain and is read where it was written.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from messaging.envelope import Envelope
+from messaging.messages import CHANNEL_FAMILIES, Family
+from messaging.units import HUB, MARKET, MONITOR, OPERATOR, ORACLE, RELAY, TRADERS, NodeId
+
+DELIVERED = "delivered."
+HALT_TOPIC = "ctl.halt"
+LINK_TOPIC = "ctl.relay"
+
+
+class Route(NamedTuple):
+    """One topic: who writes frames of what to it, for whom.
+
+    Attributes:
+        topic: where the sender writes.
+        sender, receiver, family: what every frame on it must say (P7).
+        relayed: whether the receiver reads what the relay has delivered, not the topic itself.
+    """
+
+    topic: str
+    sender: NodeId
+    receiver: NodeId
+    family: Family
+    relayed: bool
+
+    @property
+    def read_from(self) -> str:
+        """Name the topic that the receiver reads."""
+        return DELIVERED + self.topic if self.relayed else self.topic
+
+
+def dead_letters(node: NodeId) -> str:
+    """Name the topic of what a node has refused."""
+    return f"dlq.{node}"
+
+
+def routes(spokes: Iterable[NodeId]) -> tuple[Route, ...]:
+    """Return every way a frame may take between a hub, these spokes and the world outside."""
+    found = [
+        Route(f"price.{ORACLE}", ORACLE, HUB, Family.PRICE, True),
+        Route(HALT_TOPIC, MONITOR, HUB, Family.CONTROL, False),
+        Route(LINK_TOPIC, OPERATOR, RELAY, Family.CONTROL, False),
+    ]
+    for spoke in spokes:
+        found.append(Route(f"market.{spoke}", MARKET, spoke, Family.PRICE, False))
+        found.append(Route(f"order.{spoke}", TRADERS, spoke, Family.ORDER, False))
+        for family in CHANNEL_FAMILIES:
+            found.append(Route(f"from-{spoke}.{family}", spoke, HUB, family, True))
+            found.append(Route(f"to-{spoke}.{family}", HUB, spoke, family, True))
+    return tuple(found)
+
+
+def topic_of(frame: Envelope) -> str:
+    """Name the topic that the sender of a frame writes it to."""
+    sender, receiver, family = frame.sender, frame.receiver, frame.family
+    if family in CHANNEL_FAMILIES:
+        return f"to-{receiver}.{family}" if sender == HUB else f"from-{sender}.{family}"
+    if family is Family.PRICE:
+        return f"market.{receiver}" if sender == MARKET else f"price.{sender}"
+    if family is Family.ORDER:
+        return f"order.{receiver}"
+    return HALT_TOPIC if receiver == HUB else LINK_TOPIC
