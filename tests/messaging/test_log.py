@@ -153,7 +153,7 @@ def test_any_mcap_tool_finds_the_records_by_channel_and_time(tmp_path: Path) -> 
         (BASE, HUB, Family.LIQUIDATION, "from-base.liquidation"),
         (ORACLE, HUB, Family.PRICE, "price.oracle"),
         (MARKET, BASE, Family.ORDER, "order.base"),
-        (HUB, BASE, Family.CONTROL, "control.hub"),
+        (MONITOR, HUB, Family.CONTROL, "ctl.halt"),
     ],
 )
 def test_a_topic_is_named_after_its_channel(
