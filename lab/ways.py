@@ -1,13 +1,17 @@
 """The ways between hub and spokes: scenario in, latencies, links and channel patience out."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+import msgspec
 
 from lab.amounts import hours, micros
 from lab.scenario import Scenario, SpokeTable, WindowTable
 from messaging import presets
 from messaging.channel import ChannelPolicy
-from messaging.errors import InputRefused
+from messaging.errors import FrameRefused, InputRefused
 from messaging.latency import Constant, Latency, quantile_us
+from messaging.messages import LinkChanged
 from messaging.network import LinkKey, LinkPolicy, Window, WindowKind
 from messaging.units import HUB, MARKET, ORACLE, SECOND_US, TRADERS, Micros, NodeId, Ppm
 
@@ -105,4 +109,31 @@ def channel_policy(scenario: Scenario, one: Latency, other: Latency) -> ChannelP
         ack_after_us=ack_us,
         gap_after_us=Micros(2 * slowest_us + SLACK_US),
         resend_after_us=Micros(2 * round_trip_us),
+    )
+
+
+def changed(
+    scenario: Scenario, known: Mapping[LinkKey, LinkPolicy], change: LinkChanged
+) -> LinkPolicy:
+    """Return a link's policy as an operator wants it; its outages stay.
+
+    Raises:
+        FrameRefused: no such link, or no such latency.
+    """
+    key = (change.source, change.target)
+    if key not in known or HUB not in key:
+        links = ", ".join(" ".join(link) for link in known if HUB in link)
+        raise FrameRefused(f"expected one of the links {links}, found {' '.join(key)}")
+    chains = {spoke.name: spoke.chain for spoke in scenario.spokes} | {HUB: scenario.hub.chain}
+    source, target = (chains.get(name, "") for name in key)
+    try:
+        _, latency = presets.for_lane(change.latency, source, target)
+    except InputRefused as error:
+        raise FrameRefused(str(error)) from None
+    return msgspec.structs.replace(
+        known[key],
+        latency=latency,
+        loss_ppm=Ppm(change.loss_ppm),
+        repeat_ppm=Ppm(change.repeat_ppm),
+        reorder_ppm=Ppm(change.reorder_ppm),
     )

@@ -1,6 +1,6 @@
 """The composition root: scenario in, nodes and links out. The only module that makes them."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from hub.node import Hub
 from lab import policies, reading, ways
@@ -18,6 +18,8 @@ from messaging.errors import InputRefused
 from messaging.network import Network
 from messaging.units import HUB, MARKET, ONE, ORACLE, TRADERS, USD, AccountId, NodeId, Usd6
 from spokes.node import Spoke
+
+_NodeT = TypeVar("_NodeT", Hub, Spoke)
 
 
 class World(NamedTuple):
@@ -44,42 +46,104 @@ def build(scenario: Scenario) -> World:
     Raises:
         InputRefused: no such latency preset, or prices that cannot be had.
     """
-    assets, duration_us = reading.assets(scenario), reading.duration_us(scenario)
-    names = tuple(NodeId(spoke.name) for spoke in scenario.spokes)
+    lanes = lanes_of(scenario)
+    path = path_of(scenario)
+    deposits = deposits_of(scenario)
+    _check_sizes(scenario, path, max(usd6 for _, usd6 in deposits))
+    hub = hub_of(scenario, lanes, deposits)
+    spokes = tuple(spoke_of(scenario, lanes, place) for place in range(len(lanes)))
+    endpoints = (*outside_of(scenario, path), *spokes, hub)
+    return World(
+        scenario,
+        _node(hub, Hub),
+        tuple(_node(spoke, Spoke) for spoke in spokes),
+        endpoints,
+        Network(scenario.seed, ways.links(scenario, lanes)),
+        path,
+        deposits,
+        lanes,
+    )
+
+
+def _node(endpoint: Endpoint, kind: type[_NodeT]) -> _NodeT:
+    assert isinstance(endpoint.node, kind)
+    return endpoint.node
+
+
+def names_of(scenario: Scenario) -> tuple[NodeId, ...]:
+    """Return the spokes."""
+    return tuple(NodeId(spoke.name) for spoke in scenario.spokes)
+
+
+def lanes_of(scenario: Scenario) -> tuple[Lane, ...]:
+    """Return the ways between hub and spokes.
+
+    Raises:
+        InputRefused: no such latency preset, or lifetimes too short for it.
+    """
     lanes = tuple(ways.lane(scenario, spoke) for spoke in scenario.spokes)
     for spoke, one in zip(scenario.spokes, lanes, strict=True):
         ways.check_lifetimes(scenario, spoke, one)
-    path = prices.path(
+    return lanes
+
+
+def path_of(scenario: Scenario) -> PricePath:
+    """Return the prices.
+
+    Raises:
+        InputRefused: they cannot be had.
+    """
+    return prices.path(
         scenario.prices,
-        assets,
-        duration_us=duration_us,
+        reading.assets(scenario),
+        duration_us=reading.duration_us(scenario),
         tick_us=micros(scenario.tick_s),
         seed=scenario.seed,
     )
+
+
+def deposits_of(scenario: Scenario) -> tuple[tuple[AccountId, Usd6], ...]:
+    """Return what each account brings."""
     policy = policies.trader_policy(scenario)
-    deposits = tuple(
+    return tuple(
         (traders.account_name(number), traders.collateral_usd6(policy, scenario.seed, number))
         for number in range(policy.accounts)
     )
-    _check_sizes(scenario, path, max(usd6 for _, usd6 in deposits))
-    intents = traders.plan(
-        policy, scenario.seed, spokes=len(names), assets=len(assets), duration_us=duration_us
-    )
-    hub = Hub(policies.hub_policy(scenario, lanes), deposits)
-    spokes = tuple(Spoke(policies.spoke_policy(scenario, spoke)) for spoke in scenario.spokes)
-    up = {
+
+
+def hub_of(
+    scenario: Scenario, lanes: tuple[Lane, ...], deposits: tuple[tuple[AccountId, Usd6], ...]
+) -> Endpoint:
+    """Return the hub behind its channels."""
+    peers = {
         name: ways.channel_policy(scenario, one.up, one.down)
-        for name, one in zip(names, lanes, strict=True)
+        for name, one in zip(names_of(scenario), lanes, strict=True)
     }
-    endpoints = (
+    return Endpoint(Hub(policies.hub_policy(scenario, lanes), deposits), peers)
+
+
+def spoke_of(scenario: Scenario, lanes: tuple[Lane, ...], place: int) -> Endpoint:
+    """Return one spoke behind its channels."""
+    policy = ways.channel_policy(scenario, lanes[place].up, lanes[place].down)
+    spoke = Spoke(policies.spoke_policy(scenario, scenario.spokes[place]))
+    return Endpoint(spoke, {HUB: policy})
+
+
+def outside_of(scenario: Scenario, path: PricePath) -> tuple[Endpoint, ...]:
+    """Return the world outside: market, oracle, traders, whom nobody tells anything."""
+    names, assets = names_of(scenario), reading.assets(scenario)
+    intents = traders.plan(
+        policies.trader_policy(scenario),
+        scenario.seed,
+        spokes=len(names),
+        assets=len(assets),
+        duration_us=reading.duration_us(scenario),
+    )
+    return (
         Endpoint(Market(MARKET, path, (ORACLE, TRADERS, *names)), {}),
         Endpoint(Feed(ORACLE, HUB, policies.feed_policies(scenario)), {}),
         Endpoint(Traders(TRADERS, intents, names, assets), {}),
-        *(Endpoint(spoke, {HUB: up[spoke.name]}) for spoke in spokes),
-        Endpoint(hub, up),
     )
-    network = Network(scenario.seed, ways.links(scenario, lanes))
-    return World(scenario, hub, spokes, endpoints, network, path, deposits, lanes)
 
 
 def _check_sizes(scenario: Scenario, path: PricePath, largest_usd6: int) -> None:

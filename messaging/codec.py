@@ -11,6 +11,7 @@ import msgspec
 
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
+from messaging.node import Event
 from messaging.record import Record
 
 FRAME_BYTES_MAX = 61_440
@@ -19,6 +20,7 @@ RECORD_BYTES_MAX = 64 * 1_048_576
 _encoder = msgspec.msgpack.Encoder()
 _frames = msgspec.msgpack.Decoder(Envelope)
 _records = msgspec.msgpack.Decoder(Record)
+_events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _T = TypeVar("_T")
 
 
@@ -42,6 +44,20 @@ def decode_frame(data: bytes) -> Envelope:
             missing, repeated, out of bounds or out of order, or anything behind the frame.
     """
     return _decode(_frames, data, FRAME_BYTES_MAX)
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the bytes that go into a journal; those of a frame are the frame's own."""
+    return _encoder.encode(event)
+
+
+def decode_event(data: bytes) -> Event:
+    """Return the event that `data` is, to the byte.
+
+    Raises:
+        FrameRefused: as `decode_frame`.
+    """
+    return _decode(_events, data, FRAME_BYTES_MAX)
 
 
 def encode_record(record: Record) -> bytes:

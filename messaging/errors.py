@@ -49,6 +49,21 @@ class LogTorn(OmnimarginError):
         self.records = records
 
 
+class StoreFailed(OmnimarginError):
+    """A node's file cannot be written: disk full, or an I/O error.
+
+    The process must end, for its memory is ahead of its disk (P93); a later start goes on.
+    """
+
+    exit_code = 75
+
+
+class InputLost(OmnimarginError):
+    """Messages that nobody will send again are gone, such as orders behind a truncated topic."""
+
+    exit_code = 2
+
+
 class ReplayDiverged(OmnimarginError):
     """A replayed node did something else than the log says: another build, or our bug.
 

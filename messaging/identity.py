@@ -51,8 +51,13 @@ class Sealed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="sealed
     signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
     def digest(self) -> bytes:
-        """Return D = SHA-256(domain, key, before, SHA-256(frame)) (P12)."""
-        return sha256(self.domain + self.key + self.before + sha256(self.frame).digest()).digest()
+        """Return what the signature is over."""
+        return digest_of(self.domain, self.key, self.before, self.frame)
+
+
+def digest_of(domain: bytes, key: bytes, before: bytes, frame: bytes) -> bytes:
+    """Return D = SHA-256(domain, key, before, SHA-256(frame)) (P12)."""
+    return sha256(domain + key + before + sha256(frame).digest()).digest()
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -78,14 +83,17 @@ class Signer:
         self.public, self._secret = crypto_sign_seed_keypair(seed)
         self._key = key_id(self.public)
 
+    def digest(self, frame: bytes, before: bytes) -> bytes:
+        """Return the digest that a seal around `frame` would have."""
+        return digest_of(self._domain, self._key, before, frame)
+
     def seal(self, frame: bytes, before: bytes) -> tuple[bytes, bytes]:
         """Return the sealed frame, and its digest for the stream's next one.
 
         Raises:
             FrameRefused: it would be larger than any receiver accepts.
         """
-        domain, key = self._domain, self._key
-        digest = sha256(domain + key + before + sha256(frame).digest()).digest()
+        domain, key, digest = self._domain, self._key, self.digest(frame, before)
         signature = crypto_sign(PURPOSE + digest, self._secret)[:crypto_sign_BYTES]
         sealed = _encoder.encode(Sealed(domain, key, before, frame, signature))
         if len(sealed) > SEALED_BYTES_MAX:

@@ -58,16 +58,21 @@ def routes(spokes: Iterable[NodeId]) -> tuple[Route, ...]:
         found.append(Route(f"market.{spoke}", MARKET, spoke, Family.PRICE, False))
         found.append(Route(f"order.{spoke}", TRADERS, spoke, Family.ORDER, False))
         for family in CHANNEL_FAMILIES:
-            found.append(Route(f"from-{spoke}.{family}", spoke, HUB, family, True))
-            found.append(Route(f"to-{spoke}.{family}", HUB, spoke, family, True))
+            for one, other in ((spoke, HUB), (HUB, spoke)):
+                found.append(Route(channel_topic(one, other, family), one, other, family, True))
     return tuple(found)
+
+
+def channel_topic(sender: NodeId, receiver: NodeId, family: Family) -> str:
+    """Name the topic of a channel."""
+    return f"to-{receiver}.{family}" if sender == HUB else f"from-{sender}.{family}"
 
 
 def topic_of(frame: Envelope) -> str:
     """Name the topic that the sender of a frame writes it to."""
     sender, receiver, family = frame.sender, frame.receiver, frame.family
     if family in CHANNEL_FAMILIES:
-        return f"to-{receiver}.{family}" if sender == HUB else f"from-{sender}.{family}"
+        return channel_topic(sender, receiver, family)
     if family is Family.PRICE:
         return f"market.{receiver}" if sender == MARKET else f"price.{sender}"
     if family is Family.ORDER:

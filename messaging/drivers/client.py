@@ -3,13 +3,16 @@
 Source of each: docs/kafka.md, section Settings.
 """
 
+import asyncio
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
 
 from messaging.errors import InputRefused
 
@@ -94,3 +97,17 @@ def producer(connection: Connection) -> AIOKafkaProducer:
 def admin(connection: Connection) -> AIOKafkaAdminClient:
     """Return a client that makes and describes topics."""
     return AIOKafkaAdminClient(**settings(connection))
+
+
+async def started(
+    consumer: AIOKafkaConsumer, stop: asyncio.Event, tell: Callable[[], None]
+) -> bool:
+    """Start a consumer once the broker is there; tell whether it was before `stop` was set."""
+    while not stop.is_set():
+        try:
+            await consumer.start()
+            return True
+        except KafkaConnectionError:
+            tell()
+            await asyncio.sleep(0.5)
+    return False

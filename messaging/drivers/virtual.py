@@ -44,13 +44,18 @@ class VirtualDriver:
         *,
         until_us: Micros,
         events_max: int = 10**9,
+        elsewhere: Sequence[NodeId] = (),
     ) -> None:
-        """Run `endpoints` over `network` up to and including virtual time `until_us`."""
+        """Run `endpoints` over `network` up to and including virtual time `until_us`.
+
+        `elsewhere` names receivers that are not run here; the network delivers nothing to them.
+        """
         assert len(endpoints) < 1 << _NODE_BITS
         self._endpoints = endpoints
         self._network = network
         self._until_us = until_us
         self._events_max = events_max
+        self._elsewhere = elsewhere
         self.failed: tuple[Micros, NodeId, Event] | None = None
 
     def run(self) -> Iterator[Record]:
@@ -91,7 +96,7 @@ class VirtualDriver:
     ) -> Callable[[Micros, int, Sequence[Output]], None]:
         """Return what carries effects out: a closure, for it runs once for every event."""
         arrivals, push, number = self._network.arrivals, heapq.heappush, 0
-        orders = {
+        orders = dict.fromkeys(self._elsewhere, 0) | {
             endpoint.name: ((DELIVERY << _NODE_BITS) | index) << _NUMBER_BITS
             for index, endpoint in enumerate(self._endpoints)
         }

@@ -1,0 +1,202 @@
+"""Read topics, check every frame, and hand events out in order of their time.
+
+A topic is in order of time by itself. Between topics an event waits until every other topic has
+been read to its end at a moment after the event's own time, and `settle_us` longer for what may
+still be on its way into a topic. Then nothing older can come, and a live run handles what the
+same run in virtual time would. Rules P25, P28, P69 of docs/protocol.md.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from messaging.codec import decode_frame
+from messaging.drivers.clock import Clock
+from messaging.durable import AT, DELIVERY, read_order
+from messaging.envelope import Envelope
+from messaging.errors import FrameRefused, InputLost
+from messaging.identity import SEALED_BYTES_MAX, Verifier
+from messaging.messages import Family
+from messaging.topics import Route
+from messaging.units import MARKET, Micros, NodeId
+
+FETCHED_MAX = 500  # records taken from the client at a time
+WAITING_MAX = 5_000  # records of a topic in memory; beyond that it is not read on
+NEVER = Micros(-(2**62))
+
+log = structlog.get_logger()
+
+# Where an event stands: due, DELIVERY, sent, what caused it, rank of its sender, sender's count.
+Place: TypeAlias = tuple[Micros, int, int, int, int, int]
+
+
+class Arrival(NamedTuple):
+    """One record of a topic, checked.
+
+    Attributes:
+        place: where it stands among all events.
+        next_offset: where to read on once it is handled.
+        frame, data: the frame and its encoding; None and the raw bytes if it is refused.
+        why: why it is refused, with where it stood, for the dead letters.
+    """
+
+    place: Place
+    next_offset: int
+    frame: Envelope | None
+    data: bytes
+    why: Mapping[str, str]
+
+
+class Stream:
+    """One topic that a node reads.
+
+    Attributes:
+        waiting: checked records, oldest first.
+        read: offset to fetch next. done: offset behind the newest handled record.
+        clear_us: scenario time at which the topic held nothing that is not in `waiting`.
+    """
+
+    def __init__(self, route: Route, offset: int) -> None:
+        self.route = route
+        self.partition = TopicPartition(route.read_from, 0)
+        self.waiting: deque[Arrival] = deque()
+        self.read = self.done = offset
+        self.clear_us = NEVER
+        self.paused = False
+        self._due_us = Micros(0)
+        # What reaches its reader over Kafka alone comes in order, so a lower number is a repeat.
+        self.ordered = route.family is Family.ORDER or route.sender == MARKET
+
+    def add(
+        self, records: Sequence[ConsumerRecord], verifier: Verifier, rank: int, now_us: Micros
+    ) -> None:
+        """Check records and let them wait."""
+        values = [record.value or b"" for record in records]
+        opened = verifier.open_row(values, self.route.sender)
+        for record, value, sealed in zip(records, values, opened, strict=True):
+            headers = dict(record.headers)
+            try:
+                if isinstance(sealed, FrameRefused):
+                    raise sealed
+                frame = decode_frame(sealed.frame)
+                self._belongs(frame)
+                data, why = sealed.frame, _NO_REASON
+                order = read_order(headers, frame)
+                due_us = _number(headers.get(AT), frame.sent_us)
+                self._due_us = Micros(max(self._due_us, min(due_us, now_us)))
+                place: Place = (
+                    self._due_us,
+                    DELIVERY,
+                    order.left_us,
+                    order.cause,
+                    rank,
+                    order.number,
+                )
+            except FrameRefused as error:
+                frame, data = None, value[:SEALED_BYTES_MAX]
+                why = {"topic": record.topic, "offset": str(record.offset), "why": str(error)}
+                place = (self._due_us, DELIVERY, 0, 0, rank, 0)
+            self.waiting.append(Arrival(place, record.offset + 1, frame, data, why))
+        self.read = records[-1].offset + 1
+
+    def _belongs(self, frame: Envelope) -> None:
+        route = self.route
+        found = (frame.sender, frame.receiver, frame.family)
+        expected = (route.sender, route.receiver, route.family)
+        if found != expected:
+            raise FrameRefused(f"expected {'/'.join(expected)}, found {'/'.join(found)}")
+
+
+class Intake:
+    """All topics that a node reads, by one consumer."""
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        streams: Iterable[Stream],
+        verifier: Verifier,
+        ranks: Mapping[NodeId, int],
+        clock: Clock,
+    ) -> None:
+        self.streams = {stream.partition: stream for stream in streams}
+        self._consumer = consumer
+        self._verifier = verifier
+        self._ranks = ranks
+        self._clock = clock
+        consumer.assign(list(self.streams))
+        for partition, stream in self.streams.items():
+            consumer.seek(partition, stream.read)
+
+    async def fetch(self, wait_ms: int) -> bool:
+        """Take in what has come, waiting at most so long; tell whether anything has.
+
+        Raises:
+            InputLost: messages are gone that nobody will send again.
+            KafkaError: the broker refuses.
+        """
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=wait_ms, max_records=FETCHED_MAX)
+        except OffsetOutOfRangeError as error:
+            await self._find_place(error.args[0])
+            return False
+        now_us = self._clock.now_us()
+        for partition, records in fetched.items():
+            stream = self.streams[partition]
+            stream.add(records, self._verifier, self._ranks[stream.route.sender], now_us)
+            if len(stream.waiting) > WAITING_MAX and not stream.paused:
+                self._consumer.pause(partition)
+                stream.paused = True
+        for partition, stream in self.streams.items():
+            self._note_clear(partition, stream)
+        return bool(fetched)
+
+    def _note_clear(self, partition: TopicPartition, stream: Stream) -> None:
+        heard_ms = self._consumer.last_poll_timestamp(partition)
+        if heard_ms is not None and self._consumer.highwater(partition) == stream.read:
+            stream.clear_us = max(stream.clear_us, self._clock.at_us(heard_ms * 1_000_000))
+
+    async def _find_place(self, lost: Mapping[TopicPartition, int]) -> None:
+        """Go on where a topic still has something: it was truncated, or made anew (P8, P58)."""
+        first = await self._consumer.beginning_offsets(list(lost))
+        for partition, offset in lost.items():
+            stream, found = self.streams[partition], first[partition]
+            # From a channel's gap its sender is asked again; an order is never sent again.
+            if stream.ordered:
+                raise InputLost(
+                    f"{partition.topic}: expected offset {offset}, found the topic to begin at "
+                    f"{found}: orders between are lost"
+                )
+            log.warning("topic_gap", topic=partition.topic, expected=offset, found=found)
+            stream.read = found
+            self._consumer.seek(partition, found)
+
+    def clear_us(self) -> Micros:
+        """Return the time before which every topic without a waiting record is known empty."""
+        known = (stream.clear_us for stream in self.streams.values() if not stream.waiting)
+        return min(known, default=Micros(2**62))
+
+    def head(self) -> Stream | None:
+        """Return the topic whose oldest waiting record comes first."""
+        ready = [stream for stream in self.streams.values() if stream.waiting]
+        return min(ready, key=lambda stream: stream.waiting[0].place) if ready else None
+
+    def done(self, stream: Stream) -> Arrival:
+        """Take the oldest record of a topic."""
+        arrival = stream.waiting.popleft()
+        stream.done = arrival.next_offset
+        if stream.paused and len(stream.waiting) < WAITING_MAX // 2:
+            self._consumer.resume(stream.partition)
+            stream.paused = False
+        return arrival
+
+
+_NO_REASON: Mapping[str, str] = {}
+
+
+def _number(text: bytes | None, default: int) -> int:
+    """Return a header's number; one that is none, from the writer of a relay's topic, is 0."""
+    return int(text) if text and text.isdigit() and len(text) < 20 else default

@@ -1,0 +1,195 @@
+"""Run one durable node on Kafka: consume, journal, handle, commit, publish, mark.
+
+The same hub or spoke as in virtual time, and the same loop around it; the events come from
+topics and the wall clock. Nothing is published before its commit, nothing is marked before the
+broker has it, and a kill at any point costs time only (P87 to P97 of docs/protocol.md).
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+
+from messaging.drivers import client
+from messaging.drivers.client import Connection
+from messaging.drivers.clock import Clock
+from messaging.drivers.intake import NEVER, Intake, Stream
+from messaging.drivers.publisher import Publisher
+from messaging.durable import Durable
+from messaging.errors import InputLost
+from messaging.identity import Verifier
+from messaging.store import Store
+from messaging.topics import Route
+from messaging.units import Micros, NodeId
+
+COMMIT_EVENTS = 200  # most events of one commit
+BACKLOG_MAX = 5_000  # records to publish; beyond that the node waits for the broker
+IDLE_MS = 20
+SILENT_S = 5.0  # after which the broker's silence is worth a word
+
+log = structlog.get_logger()
+
+
+class KafkaNode:
+    """One node between its topics.
+
+    Attributes:
+        late: events that came after their time had been passed; they were handled then.
+        refused: records put to the dead letters.
+        complete: whether the scenario's time is up.
+    """
+
+    def __init__(
+        self,
+        durable: Durable,
+        store: Store,
+        routes: tuple[Route, ...],
+        *,
+        connection: Connection,
+        verifier: Verifier,
+        ranks: Mapping[NodeId, int],
+        clock: Clock,
+        until_us: Micros,
+        settle_us: Micros | None,
+    ) -> None:
+        """Read every route of `routes` whose receiver is the node.
+
+        `settle_us` is how long an event waits for older ones; None to take all as they come.
+        """
+        self._durable = durable
+        self._store = store
+        self._routes = [route for route in routes if route.receiver == durable.endpoint.name]
+        self._connection = connection
+        self._verifier = verifier
+        self._ranks = ranks
+        self._clock = clock
+        self._until_us = until_us
+        self._settle_us = settle_us
+        self._publisher = Publisher(connection, store.published)
+        self._publisher.put(durable.unpublished())
+        self._heard_us = NEVER
+        self.late = self.refused = 0
+        self.complete = False
+
+    @property
+    def at_us(self) -> Micros:
+        """Return the time of the newest event."""
+        return self._durable.at_us
+
+    @property
+    def events(self) -> int:
+        """Return how many events have been handled in all."""
+        return self._durable.place
+
+    @property
+    def note(self) -> str:
+        """Return why the node waits, or nothing."""
+        silent_s = (self._clock.now_us() - self._heard_us) / self._clock.speed / 1e6
+        if self._heard_us != NEVER and silent_s > SILENT_S and not self.complete:
+            return f"no word from the broker on every topic for {silent_s:.0f} s"
+        return self._publisher.note
+
+    async def run(self, stop: asyncio.Event, tell: Callable[[], None]) -> None:
+        """Handle events until `stop` is set or time is up; `tell` is called after each round.
+
+        Raises:
+            StoreFailed: the node's file cannot be written.
+            InputLost: messages are gone that nobody will send again.
+        """
+        publishing = asyncio.create_task(self._publisher.run())
+        consumer = client.consumer(self._connection)
+        try:
+            if await client.started(consumer, stop, tell):
+                await self._rounds(consumer, publishing, stop, tell)
+                self._durable.commit({}, self._publisher.published)
+                log.info("stopped", at_us=self.at_us, fingerprint=self._durable.snapshot())
+        finally:
+            publishing.cancel()
+            await consumer.stop()
+
+    async def _rounds(
+        self,
+        consumer: AIOKafkaConsumer,
+        publishing: asyncio.Task[None],
+        stop: asyncio.Event,
+        tell: Callable[[], None],
+    ) -> None:
+        cursors = self._store.cursors()
+        streams = [Stream(route, cursors.get(route.read_from, 0)) for route in self._routes]
+        intake = Intake(consumer, streams, self._verifier, self._ranks, self._clock)
+        while not stop.is_set() and not self.complete:
+            await self._round(intake)
+            tell()
+            if publishing.done():
+                publishing.result()
+        while self.complete and self._publisher.backlog and not stop.is_set():
+            tell()
+            await asyncio.sleep(0.1)
+
+    async def _round(self, intake: Intake) -> None:
+        """Fetch, handle what is due, commit, hand over to be published."""
+        await intake.fetch(self._patience_ms(intake))
+        self._heard_us = max(self._heard_us, min(s.clear_us for s in intake.streams.values()))
+        moved = True
+        while moved and self._publisher.backlog < BACKLOG_MAX:
+            frontier_us = self._frontier_us(intake)
+            moved = self._handle(intake, frontier_us)
+            if moved:
+                cursors = {topic.topic: stream.done for topic, stream in intake.streams.items()}
+                self._publisher.put(self._durable.commit(cursors, self._publisher.published))
+                await asyncio.sleep(0)
+            elif frontier_us >= self._until_us:
+                self.complete = True
+
+    def _frontier_us(self, intake: Intake) -> Micros:
+        """Return the time up to which nothing that is not here yet can be due."""
+        now_us = self._clock.now_us()
+        if self._settle_us is None:
+            return now_us
+        return Micros(min(now_us, intake.clear_us()) - self._settle_us)
+
+    def _handle(self, intake: Intake, frontier_us: Micros) -> bool:
+        """Handle up to a commit's worth of due events, in order; tell whether there were any."""
+        durable, until_us = self._durable, self._until_us
+        for count in range(COMMIT_EVENTS):
+            timer, stream = durable.next_timer(), intake.head()
+            due_us = stream.waiting[0].place[0] if stream is not None else None
+            if timer is not None and (due_us is None or timer[0] <= due_us):
+                if timer[0] > frontier_us or timer[0] > until_us:
+                    return count > 0
+                durable.fire(max(timer[0], durable.at_us), timer[2])
+            elif stream is not None and due_us is not None:
+                if due_us > frontier_us or due_us > until_us:
+                    return count > 0
+                self._take(intake, stream)
+            else:
+                return count > 0
+        return True
+
+    def _take(self, intake: Intake, stream: Stream) -> None:
+        durable, arrival = self._durable, intake.done(stream)
+        if arrival.frame is None:
+            self.refused += 1
+            log.warning("refused", **arrival.why)
+            durable.refuse(arrival.data, arrival.why)
+            return
+        due_us, topic = arrival.place[0], stream.route.topic
+        if stream.ordered:
+            heard = durable.heard(topic)
+            if arrival.frame.seq <= heard:
+                return
+            if arrival.frame.seq > heard + 1:
+                found = f"{arrival.frame.seq}: those between are lost"
+                raise InputLost(f"{topic}: expected number {heard + 1}, found {found}")
+        if due_us < durable.at_us:
+            self.late += 1
+        durable.take(max(due_us, durable.at_us), arrival.frame, arrival.data)
+
+    def _patience_ms(self, intake: Intake) -> int:
+        """Return how long to wait for records: not beyond the next timer."""
+        timer = self._durable.next_timer()
+        if timer is None:
+            return IDLE_MS
+        due_us = timer[0] + (self._settle_us or 0)
+        return max(0, min(IDLE_MS, round(self._clock.seconds_until(due_us) * 1e3)))

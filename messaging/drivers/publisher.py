@@ -1,0 +1,97 @@
+"""Publish what is committed, in order, until the broker says that it is durable (P90, P97)."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from messaging.drivers import client
+from messaging.drivers.client import Connection
+from messaging.store import Headers, Row
+
+CHUNK = 1_000  # records under way at a time
+DEADLINE_S = 10.0  # after which the outcome is unknown, and the same bytes go out again
+RETRY_S = 0.5
+
+_headers = msgspec.msgpack.Decoder(Headers)
+log = structlog.get_logger()
+
+
+class Publisher:
+    """Sends rows in order; after any doubt it starts again from the first that is not certain.
+
+    Attributes:
+        published: number of the newest row that is durable at the broker.
+        note: why it waits, if it does.
+    """
+
+    def __init__(self, connection: Connection, published: int) -> None:
+        self._connection = connection
+        self._waiting: deque[Row] = deque()
+        self._more = asyncio.Event()
+        self._done = asyncio.Event()
+        self._done.set()
+        self.published = published
+        self.note = ""
+
+    def put(self, rows: Sequence[Row]) -> None:
+        """Take rows that are committed, in order of their numbers."""
+        if rows:
+            self._waiting += rows
+            self._more.set()
+            self._done.clear()
+
+    @property
+    def backlog(self) -> int:
+        """Return how many rows are not certain yet."""
+        return len(self._waiting)
+
+    async def drained(self) -> None:
+        """Return once all rows are durable."""
+        await self._done.wait()
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            producer = client.producer(self._connection)
+            try:
+                await producer.start()
+                while True:
+                    await self._publish(producer)
+            except (KafkaError, TimeoutError, OSError) as error:
+                self.note = f"publishing: {str(error) or type(error).__name__}"
+                log.warning("publish_again", why=self.note, rows=len(self._waiting))
+                await asyncio.sleep(RETRY_S)
+            finally:
+                # Closing waits for a broker that may be gone; what is not certain is sent again.
+                await _close(producer)
+
+    async def _publish(self, producer: AIOKafkaProducer) -> None:
+        if not self._waiting:
+            self._more.clear()
+            await self._more.wait()
+        count = min(CHUNK, len(self._waiting))
+        async with asyncio.timeout(DEADLINE_S):
+            sent = []
+            for place in range(count):
+                row = self._waiting[place]
+                headers = _headers.decode(row.headers)
+                sent.append(await producer.send(row.topic, row.data, partition=0, headers=headers))
+            await asyncio.gather(*sent)
+        self.note = ""
+        for _ in range(count):
+            self.published = self._waiting.popleft().number
+        if not self._waiting:
+            self._done.set()
+
+
+async def _close(producer: AIOKafkaProducer) -> None:
+    try:
+        async with asyncio.timeout(1.0):
+            await producer.stop()
+    except (KafkaError, TimeoutError, OSError):
+        return

@@ -1,0 +1,299 @@
+"""The durable node: an endpoint whose every input is on disk before anyone hears of its output.
+
+State is the fold of the journal (P88). What it sends is sealed once, kept until acknowledged,
+and sent again as the same bytes (P14). Rules P87 to P97 of docs/protocol.md.
+"""
+
+import heapq
+import pickle
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b, sha256
+from typing import NamedTuple
+
+import msgspec
+
+from messaging.codec import decode_event, encode_event, encode_frame
+from messaging.effects import SetTimer
+from messaging.endpoint import Endpoint, Output
+from messaging.envelope import Envelope
+from messaging.fingerprint import fingerprint
+from messaging.identity import NO_DIGEST, Signer
+from messaging.messages import CHANNEL_FAMILIES
+from messaging.node import Event, TimerFired
+from messaging.store import Entry, Headers, Row, Snapshot, Store
+from messaging.topics import channel_topic, dead_letters, topic_of
+from messaging.units import Micros
+
+TIMER, DELIVERY = 0, 1  # what an output came of; in virtual time, timers come first
+SNAPSHOT_EVENTS = 20_000
+AT, ORDER, TRACE = "at_us", "order", "traceparent"  # headers of a record
+_SUM_BYTES = 16
+
+
+class Chain(NamedTuple):
+    """The newest frame of a stream: its number, and its digest for the next one's seal."""
+
+    seq: int
+    digest: bytes
+
+
+class _Memory(msgspec.Struct):
+    """All that the fold makes."""
+
+    endpoint: Endpoint
+    place: int = 0
+    at_us: Micros = Micros(0)
+    timers: dict[str, tuple[Micros, int]] = msgspec.field(default_factory=dict)
+    chains: dict[str, Chain] = msgspec.field(default_factory=dict)
+    heard: dict[str, int] = msgspec.field(default_factory=dict)
+    frames: int = 0  # ever sent, repeats included
+    timers_set: int = 0
+
+
+class Durable:
+    """One endpoint, its file and its signature.
+
+    Attributes:
+        folded: how many events of the journal were handled again at the start.
+    """
+
+    def __init__(self, endpoint: Endpoint, store: Store, signer: Signer) -> None:
+        """Fold the journal: afterwards the endpoint is where it was.
+
+        Raises:
+            FrameRefused: the journal holds events that this version does not know.
+        """
+        self._store = store
+        self._signer = signer
+        self._due: list[tuple[Micros, int, str]] = []
+        self._entries: list[Entry] = []
+        self._rows: list[Row] = []
+        self._sealed = {(row.topic, row.seq): row.data for row in store.rows() if row.seq}
+        self._number = store.last_number
+        self._folding = True
+        memory = _sound(store.snapshot())
+        self._memory = memory or _Memory(endpoint)
+        if memory is None:
+            effects = endpoint.start()
+            assert all(type(effect) is SetTimer for effect in effects), "a start only sets timers"
+            self._carry(effects, TIMER)
+        else:
+            self._due = [(at_us, n, name) for name, (at_us, n) in memory.timers.items()]
+            heapq.heapify(self._due)
+        before = self._snapshot_place = self._memory.place
+        for entry in store.entries(before):
+            event = decode_event(entry.event)
+            self._memory.place = entry.place
+            self._handle(Micros(entry.at_us), event)
+        self.folded = self._memory.place - before
+        self._folding = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Return the endpoint as it is now."""
+        return self._memory.endpoint
+
+    @property
+    def at_us(self) -> Micros:
+        """Return the time of the newest event."""
+        return self._memory.at_us
+
+    @property
+    def place(self) -> int:
+        """Return how many events have been handled in all."""
+        return self._memory.place
+
+    @property
+    def waiting(self) -> int:
+        """Return how many events wait for a commit."""
+        return len(self._entries)
+
+    def heard(self, topic: str) -> int:
+        """Return the highest number handled of a stream."""
+        return self._memory.heard.get(topic, 0)
+
+    def next_timer(self) -> tuple[Micros, int, str] | None:
+        """Return the timer that is due first: when, the how-manieth it was set, its name."""
+        due, timers = self._due, self._memory.timers
+        while due:
+            at_us, number, name = due[0]
+            if timers.get(name) == (at_us, number):
+                return due[0]
+            heapq.heappop(due)  # set again since, or fired
+        return None
+
+    def fire(self, now_us: Micros, name: str) -> None:
+        """Let a timer fire; it is in the journal with the next commit (P92)."""
+        event = TimerFired(name)
+        self._journal(now_us, encode_event(event))
+        self._handle(now_us, event)
+
+    def take(self, now_us: Micros, event: Envelope, data: bytes) -> None:
+        """Handle a frame; `data` is its encoding. It is in the journal with the next commit."""
+        self._journal(now_us, data)
+        self._handle(now_us, event)
+
+    def refuse(self, data: bytes, headers: Mapping[str, str]) -> None:
+        """Put bytes that are no frame for us to the dead letters (P28)."""
+        topic = dead_letters(self.endpoint.name)
+        pairs = tuple((name, value.encode()) for name, value in headers.items())
+        self._put(topic, 0, pairs, data)
+
+    def commit(self, cursors: Mapping[str, int], published: int) -> list[Row]:
+        """Write what has happened since the last commit; return what may now be published.
+
+        Raises:
+            StoreFailed: it cannot be written; the process must end.
+        """
+        entries, rows = self._entries, self._rows
+        self._entries, self._rows = [], []
+        self._store.commit(entries, cursors, rows, published)
+        if self._memory.place - self._snapshot_place >= SNAPSHOT_EVENTS:
+            self.snapshot()
+        return rows
+
+    def snapshot(self) -> str:
+        """Write the state, drop what is acknowledged, and return the state's hash.
+
+        Raises:
+            StoreFailed: it cannot be written.
+        """
+        assert not self._entries, "a snapshot is of what is committed"
+        found, state = self.fingerprint(), pickle.dumps(self._memory, protocol=5)
+        self._store.keep(Snapshot(self._memory.place, found, _sum(state) + state))
+        self._snapshot_place = self._memory.place
+        self._forget()
+        return found
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that the fold of the journal has made."""
+        return fingerprint(self._memory)
+
+    def _forget(self) -> None:
+        """Drop what is published and acknowledged, on disk and in memory."""
+        endpoint = self._memory.endpoint
+        oldest = {
+            channel_topic(endpoint.name, peer, family): next(iter(outbox.unacked), outbox.next_seq)
+            for (peer, family), outbox in endpoint.outboxes.items()
+        }
+        self._store.forget(oldest)
+        for key in [key for key in self._sealed if key[1] < oldest[key[0]]]:
+            del self._sealed[key]
+
+    def unpublished(self) -> list[Row]:
+        """Return the records that nobody may have heard of, oldest first (P90)."""
+        return [row for row in self._store.rows() if row.number > self._store.published]
+
+    def _journal(self, now_us: Micros, data: bytes) -> None:
+        memory = self._memory
+        assert now_us >= memory.at_us, f"expected time to go on from {memory.at_us}, found {now_us}"
+        memory.place += 1
+        self._entries.append(Entry(memory.place, now_us, data))
+
+    def _handle(self, now_us: Micros, event: Event) -> None:
+        memory = self._memory
+        memory.at_us = now_us
+        if type(event) is TimerFired:
+            del memory.timers[event.name]
+            self._carry(memory.endpoint.handle(now_us, event), TIMER)
+            return
+        assert type(event) is Envelope
+        if event.family not in CHANNEL_FAMILIES:
+            topic = topic_of(event)
+            memory.heard[topic] = max(event.seq, memory.heard.get(topic, 0))
+        self._carry(memory.endpoint.handle(now_us, event), DELIVERY)
+
+    def _carry(self, effects: Sequence[Output], cause: int) -> None:
+        """Set timers, and put frames into the outbox."""
+        memory = self._memory
+        for effect in effects:
+            if type(effect) is Envelope:
+                self._send(effect, cause)
+            else:
+                memory.timers_set += 1
+                memory.timers[effect.name] = (effect.at_us, memory.timers_set)
+                heapq.heappush(self._due, (effect.at_us, memory.timers_set, effect.name))
+
+    def _send(self, frame: Envelope, cause: int) -> None:
+        """Seal a new frame; find the bytes of one that was sent before (P14)."""
+        memory, topic, seq = self._memory, topic_of(frame), frame.seq
+        memory.frames += 1
+        chain = memory.chains.get(topic, _NOTHING)
+        kept = seq if frame.family in CHANNEL_FAMILIES else 0
+        if kept and seq <= chain.seq:
+            if not self._folding:
+                self._put(topic, 0, self._headers(cause, frame), self._sealed[topic, seq])
+            return
+        before = chain.digest if seq else NO_DIGEST
+        data = encode_frame(frame)
+        if self._folding:
+            digest = self._signer.digest(data, before)
+        else:
+            sealed, digest = self._signer.seal(data, before)
+            if kept:
+                self._sealed[topic, seq] = sealed
+            self._put(topic, kept, self._headers(cause, frame), sealed)
+        if seq:
+            memory.chains[topic] = Chain(seq, digest)
+
+    def _headers(self, cause: int, frame: Envelope) -> Headers:
+        """Return what travels beside a frame: its place among all frames, and its trace."""
+        memory = self._memory
+        order = (ORDER, f"{memory.at_us}.{cause}.{memory.frames}".encode())
+        trace = trace_of(frame)
+        return (order, (TRACE, trace)) if trace else (order,)
+
+    def _put(self, topic: str, seq: int, headers: Headers, data: bytes) -> None:
+        self._number += 1
+        self._rows.append(Row(self._number, topic, seq, msgspec.msgpack.encode(headers), data))
+
+
+_NOTHING = Chain(0, NO_DIGEST)
+
+
+def trace_of(frame: Envelope) -> bytes:
+    """Return the W3C traceparent of a frame about a liquidation, whose id is the trace's."""
+    liq_id = getattr(frame.message, "liq_id", None)
+    if liq_id is None:
+        return b""
+    span = sha256(f"{frame.sender}/{frame.family}/{frame.seq}".encode()).hexdigest()[:16]
+    return f"00-{liq_id.hex()}-{span}-01".encode()
+
+
+def _sound(snapshot: Snapshot | None) -> _Memory | None:
+    """Return the state in a snapshot, or None if it is damaged or of another version (P88)."""
+    if snapshot is None or _sum(snapshot.state[_SUM_BYTES:]) != snapshot.state[:_SUM_BYTES]:
+        return None
+    try:
+        memory = pickle.loads(snapshot.state[_SUM_BYTES:])  # our own file, and its sum is right
+    except (pickle.UnpicklingError, AttributeError, ImportError, TypeError):
+        return None  # of another version of this code; the journal has it all
+    sound = isinstance(memory, _Memory) and fingerprint(memory) == snapshot.fingerprint
+    return memory if sound else None
+
+
+def _sum(data: bytes) -> bytes:
+    return blake2b(data, digest_size=_SUM_BYTES).digest()
+
+
+class Order(NamedTuple):
+    """Where a frame stands among all that its sender sent.
+
+    Attributes:
+        left_us: when it left; a resend's own time, where the frame has the first one's.
+        cause: TIMER or DELIVERY.
+        number: the how-manieth frame of its sender it is.
+    """
+
+    left_us: Micros
+    cause: int
+    number: int
+
+
+def read_order(headers: Mapping[str, bytes], frame: Envelope) -> Order:
+    """Return what a frame's header says; what is no header of ours, by the frame itself."""
+    parts = headers.get(ORDER, b"").split(b".")
+    if len(parts) != 3 or not all(part.isdigit() and len(part) < 20 for part in parts):
+        return Order(frame.sent_us, DELIVERY, 0)
+    left_us, cause, number = map(int, parts)
+    return Order(Micros(left_us), cause, number)
