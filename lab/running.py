@@ -1,9 +1,10 @@
 """Runs a world to its end: check, measure, log, and always leave a readable log behind."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -16,7 +17,9 @@ from messaging.codec import encode_record
 from messaging.drivers.replay import replay
 from messaging.errors import InputRefused, InvariantViolated, LogTorn, ReplayDiverged
 from messaging.log import Digest, End, LogReader, LogWriter
-from messaging.units import MARKET, TRADERS
+from messaging.node import Event
+from messaging.record import Record
+from messaging.units import MARKET, TRADERS, Micros, NodeId
 
 COMPLETE, INTERRUPTED, VIOLATED = "complete", "interrupted", "violated"
 SCENARIO = "scenario.msgpack"
@@ -39,9 +42,20 @@ class Outcome(msgspec.Struct, frozen=True):
     event: int = 0  # the event it was found at, from 1
 
 
+class Driver(Protocol):
+    """What brings the events: the virtual driver, or the journals of a live stack."""
+
+    failed: tuple[Micros, NodeId, Event] | None
+
+    def run(self) -> Iterator[Record]:
+        """Yield a record for each event."""
+        ...
+
+
 def run(
     world: World,
     *,
+    driver: Driver | None = None,
     checks: bool = True,
     log: Path | None = None,
     progress: Progress | None = None,
@@ -49,6 +63,7 @@ def run(
 ) -> Outcome:
     """Run a world until its time is up, an invariant breaks, or `stop` says so.
 
+    Without a `driver`, in virtual time.
     `stop` is asked between events, so that a log ends with a whole record.
 
     Raises:
@@ -56,22 +71,23 @@ def run(
     """
     measures = Measures(world)
     checker = Checker(world.hub, world.spokes, world.endpoints, world.deposits) if checks else None
+    driver = driver or world.driver()
     if log is None:
-        return _run(world, measures, checker, None, progress, stop)
+        return _run(driver, measures, checker, None, progress, stop)
     attachments = {SCENARIO: msgspec.msgpack.encode(world.scenario)}
     with LogWriter(log, attachments) as writer:
-        return _run(world, measures, checker, writer, progress, stop)
+        return _run(driver, measures, checker, writer, progress, stop)
 
 
 def _run(
-    world: World,
+    driver: Driver,
     measures: Measures,
     checker: Checker | None,
     writer: LogWriter | None,
     progress: Progress | None,
     stop: Stop,
 ) -> Outcome:
-    driver, digest, outside = world.driver(), Digest(), Digest()
+    digest, outside = Digest(), Digest()
     status, finding, now_us, events = COMPLETE, None, 0, 0
     started_s = time.perf_counter()
     try:

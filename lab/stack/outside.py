@@ -28,7 +28,7 @@ SAVE_S = 0.5
 BACKLOG_MAX = 5_000
 
 
-class _Border:
+class Border:
     """The links between market, oracle and traders take no time; what leaves is kept here."""
 
     def __init__(self) -> None:
@@ -39,6 +39,17 @@ class _Border:
             return (now_us,)
         self.left.append(frame)
         return ()
+
+
+def border_driver(scenario: Scenario, until_us: Micros) -> tuple[VirtualDriver, Border]:
+    """Return a driver of market, oracle and traders alone, and what leaves them.
+
+    Raises:
+        InputRefused: prices that cannot be had.
+    """
+    border, elsewhere = Border(), (HUB, *world.names_of(scenario))
+    endpoints = world.outside_of(scenario, world.path_of(scenario))
+    return VirtualDriver(endpoints, border, until_us=until_us, elsewhere=elsewhere), border
 
 
 class Outside:
@@ -79,13 +90,13 @@ class Outside:
             InputRefused: prices that cannot be had.
             StoreFailed: what has been published cannot be noted.
         """
-        publishing = asyncio.create_task(self._publisher.run())
-        try:
+        async with self._publisher:
             saved_us = self.at_us
             for frame in self._frames():
                 while not stop.is_set() and self._wait_s(frame.sent_us) > 0:
                     await asyncio.sleep(self._wait_s(frame.sent_us))
                     tell()
+                self._publisher.check()
                 if stop.is_set():
                     break
                 self.at_us = frame.sent_us
@@ -96,10 +107,11 @@ class Outside:
                     await asyncio.sleep(0)
             else:
                 self.complete = True
-                await self._publisher.drained()
+            while self._publisher.backlog and not stop.is_set():
+                self._publisher.check()
+                tell()
+                await asyncio.sleep(0.05)
             self._store.commit(published=self._publisher.published)
-        finally:
-            publishing.cancel()
 
     def _wait_s(self, at_us: Micros) -> float:
         """Return how long to wait before something is said, at most a tenth of a second."""
@@ -109,13 +121,7 @@ class Outside:
 
     def _frames(self) -> Iterator[Envelope]:
         """Yield all that goes to hub and spokes, in order."""
-        scenario, border = self._scenario, _Border()
-        driver = VirtualDriver(
-            world.outside_of(scenario, world.path_of(scenario)),
-            border,
-            until_us=duration_us(scenario),
-            elsewhere=(HUB, *world.names_of(scenario)),
-        )
+        driver, border = border_driver(self._scenario, duration_us(self._scenario))
         for _ in driver.run():
             yield from border.left
             border.left.clear()

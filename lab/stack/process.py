@@ -20,24 +20,20 @@ import uvloop
 
 from lab import reading, ways, world
 from lab.scenario import Scenario
+from lab.stack.journals import endpoint_of
 from lab.stack.outside import Outside
 from lab.stack.plan import KEYS, WORLD, Plan, State, Status, principal_of, read_plan, write_status
 from messaging.drivers.clock import Clock
 from messaging.drivers.kafka import KafkaNode
 from messaging.drivers.relay import Bridges, Relay
 from messaging.durable import Durable
-from messaging.errors import InputRefused, OmnimarginError
+from messaging.errors import OmnimarginError
 from messaging.identity import read_signer, read_verifier
 from messaging.store import Store
 from messaging.topics import routes
 from messaging.units import HUB, MARKET, ORACLE, RELAY, TRADERS, Micros, NodeId
 
 TELL_S = 0.5
-# How far behind the wall clock a process handles events, in steps of the plan's `settle_ms`: what
-# reaches a node by Kafka alone was said by one that is further ahead.
-STEPS = {HUB: 3}
-STEPS_SPOKE = 2
-
 log = structlog.get_logger()
 
 
@@ -77,17 +73,10 @@ def node(folder: Path, plan: Plan, scenario: Scenario, store: Store, name: NodeI
     Raises:
         InputRefused: no such spoke, no key, or a scenario that cannot be.
     """
-    lanes, names = world.lanes_of(scenario), world.names_of(scenario)
-    if name == HUB:
-        endpoint = world.hub_of(scenario, lanes, world.deposits_of(scenario))
-    elif name in names:
-        endpoint = world.spoke_of(scenario, lanes, names.index(name))
-    else:
-        expected = ", ".join((WORLD, RELAY, HUB, *names))
-        raise InputRefused("role", expected=f"one of {expected}", found=name)
+    names = world.names_of(scenario)
+    endpoint = endpoint_of(scenario, name)
     durable = Durable(endpoint, store, read_signer(folder / KEYS, name, plan.domain))
-    step_us = plan.settle_ms * 1_000 * plan.speed
-    settle_us = None if plan.settle_ms < 0 else Micros(int(STEPS.get(name, STEPS_SPOKE) * step_us))
+    settle_us = None if plan.settle_ms < 0 else Micros(int(plan.settle_ms * 1_000 * plan.speed))
     everyone = (MARKET, ORACLE, TRADERS, *names, HUB)
     return KafkaNode(
         durable,

@@ -1,12 +1,12 @@
 """Read topics, check every frame, and hand events out in order of their time.
 
-A topic is in order of time by itself. Between topics an event waits until every other topic has
-been read to its end at a moment after the event's own time, and `settle_us` longer for what may
-still be on its way into a topic. Then nothing older can come, and a live run handles what the
-same run in virtual time would. Rules P25, P28, P69 of docs/protocol.md.
+An event waits until every topic has been read up to what was written after the event's own time,
+and a while longer for what may still be on its way into a topic. Then nothing older can come, and
+a live run handles what the same run in virtual time would. Rules P25, P28, P69 of
+docs/protocol.md.
 """
 
-from collections import deque
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -39,13 +39,13 @@ class Arrival(NamedTuple):
 
     Attributes:
         place: where it stands among all events.
-        next_offset: where to read on once it is handled.
+        offset: its own.
         frame, data: the frame and its encoding; None and the raw bytes if it is refused.
         why: why it is refused, with where it stood, for the dead letters.
     """
 
     place: Place
-    next_offset: int
+    offset: int
     frame: Envelope | None
     data: bytes
     why: Mapping[str, str]
@@ -55,27 +55,39 @@ class Stream:
     """One topic that a node reads.
 
     Attributes:
-        waiting: checked records, oldest first.
-        read: offset to fetch next. done: offset behind the newest handled record.
-        clear_us: scenario time at which the topic held nothing that is not in `waiting`.
+        waiting: checked records that are not handled yet, a heap.
+        read: offset to fetch next.
+        clear_us: scenario time up to which all that was written has been read.
     """
 
     def __init__(self, route: Route, offset: int) -> None:
         self.route = route
         self.partition = TopicPartition(route.read_from, 0)
-        self.waiting: deque[Arrival] = deque()
-        self.read = self.done = offset
+        self.waiting: list[Arrival] = []
+        self.read = offset
         self.clear_us = NEVER
         self.paused = False
-        self._due_us = Micros(0)
+        self._open: dict[int, None] = {}  # offsets in `waiting`, in order
         # What reaches its reader over Kafka alone comes in order, so a lower number is a repeat.
         self.ordered = route.family is Family.ORDER or route.sender == MARKET
 
+    @property
+    def cursor(self) -> int:
+        """Return the offset below which everything has been handled."""
+        return next(iter(self._open), self.read)
+
+    def take(self) -> Arrival:
+        """Take the waiting record that comes first."""
+        arrival = heapq.heappop(self.waiting)
+        del self._open[arrival.offset]
+        return arrival
+
     def add(
-        self, records: Sequence[ConsumerRecord], verifier: Verifier, rank: int, now_us: Micros
+        self, records: Sequence[ConsumerRecord], verifier: Verifier, rank: int, clock: Clock
     ) -> None:
         """Check records and let them wait."""
         values = [record.value or b"" for record in records]
+        now_us = clock.now_us()
         opened = verifier.open_row(values, self.route.sender)
         for record, value, sealed in zip(records, values, opened, strict=True):
             headers = dict(record.headers)
@@ -86,22 +98,16 @@ class Stream:
                 self._belongs(frame)
                 data, why = sealed.frame, _NO_REASON
                 order = read_order(headers, frame)
-                due_us = _number(headers.get(AT), frame.sent_us)
-                self._due_us = Micros(max(self._due_us, min(due_us, now_us)))
-                place: Place = (
-                    self._due_us,
-                    DELIVERY,
-                    order.left_us,
-                    order.cause,
-                    rank,
-                    order.number,
-                )
+                due_us = Micros(min(_number(headers.get(AT), frame.sent_us), now_us))
+                place: Place = (due_us, DELIVERY, order.left_us, order.cause, rank, order.number)
             except FrameRefused as error:
                 frame, data = None, value[:SEALED_BYTES_MAX]
                 why = {"topic": record.topic, "offset": str(record.offset), "why": str(error)}
-                place = (self._due_us, DELIVERY, 0, 0, rank, 0)
-            self.waiting.append(Arrival(place, record.offset + 1, frame, data, why))
+                place = (Micros(0), DELIVERY, 0, 0, rank, 0)
+            self._open[record.offset] = None
+            heapq.heappush(self.waiting, Arrival(place, record.offset, frame, data, why))
         self.read = records[-1].offset + 1
+        self.clear_us = max(self.clear_us, clock.at_us(records[-1].timestamp * 1_000_000))
 
     def _belongs(self, frame: Envelope) -> None:
         route = self.route
@@ -143,10 +149,9 @@ class Intake:
         except OffsetOutOfRangeError as error:
             await self._find_place(error.args[0])
             return False
-        now_us = self._clock.now_us()
         for partition, records in fetched.items():
             stream = self.streams[partition]
-            stream.add(records, self._verifier, self._ranks[stream.route.sender], now_us)
+            stream.add(records, self._verifier, self._ranks[stream.route.sender], self._clock)
             if len(stream.waiting) > WAITING_MAX and not stream.paused:
                 self._consumer.pause(partition)
                 stream.paused = True
@@ -175,23 +180,20 @@ class Intake:
             self._consumer.seek(partition, found)
 
     def clear_us(self) -> Micros:
-        """Return the time before which every topic without a waiting record is known empty."""
-        known = (stream.clear_us for stream in self.streams.values() if not stream.waiting)
-        return min(known, default=Micros(2**62))
+        """Return the time up to which all that was written to any topic has been read."""
+        return min(stream.clear_us for stream in self.streams.values())
 
     def head(self) -> Stream | None:
-        """Return the topic whose oldest waiting record comes first."""
+        """Return the topic that has the record which comes first."""
         ready = [stream for stream in self.streams.values() if stream.waiting]
         return min(ready, key=lambda stream: stream.waiting[0].place) if ready else None
 
-    def done(self, stream: Stream) -> Arrival:
-        """Take the oldest record of a topic."""
-        arrival = stream.waiting.popleft()
-        stream.done = arrival.next_offset
+    def take(self, stream: Stream) -> Arrival:
+        """Take the record of a topic that comes first."""
         if stream.paused and len(stream.waiting) < WAITING_MAX // 2:
             self._consumer.resume(stream.partition)
             stream.paused = False
-        return arrival
+        return stream.take()
 
 
 _NO_REASON: Mapping[str, str] = {}

@@ -25,7 +25,7 @@ from messaging.units import Micros, NodeId
 
 COMMIT_EVENTS = 200  # most events of one commit
 BACKLOG_MAX = 5_000  # records to publish; beyond that the node waits for the broker
-IDLE_MS = 20
+IDLE_MS, BUSY_MS = 20, 2  # how long to wait for records; with 0 the client would never fetch
 SILENT_S = 5.0  # after which the broker's silence is worth a word
 
 log = structlog.get_logger()
@@ -97,21 +97,20 @@ class KafkaNode:
             StoreFailed: the node's file cannot be written.
             InputLost: messages are gone that nobody will send again.
         """
-        publishing = asyncio.create_task(self._publisher.run())
         consumer = client.consumer(self._connection)
         try:
-            if await client.started(consumer, stop, tell):
-                await self._rounds(consumer, publishing, stop, tell)
+            async with self._publisher:
+                if not await client.started(consumer, stop, tell):
+                    return
+                await self._rounds(consumer, stop, tell)
                 self._durable.commit({}, self._publisher.published)
                 log.info("stopped", at_us=self.at_us, fingerprint=self._durable.snapshot())
         finally:
-            publishing.cancel()
             await consumer.stop()
 
     async def _rounds(
         self,
         consumer: AIOKafkaConsumer,
-        publishing: asyncio.Task[None],
         stop: asyncio.Event,
         tell: Callable[[], None],
     ) -> None:
@@ -121,8 +120,7 @@ class KafkaNode:
         while not stop.is_set() and not self.complete:
             await self._round(intake)
             tell()
-            if publishing.done():
-                publishing.result()
+            self._publisher.check()
         while self.complete and self._publisher.backlog and not stop.is_set():
             tell()
             await asyncio.sleep(0.1)
@@ -130,13 +128,13 @@ class KafkaNode:
     async def _round(self, intake: Intake) -> None:
         """Fetch, handle what is due, commit, hand over to be published."""
         await intake.fetch(self._patience_ms(intake))
-        self._heard_us = max(self._heard_us, min(s.clear_us for s in intake.streams.values()))
+        self._heard_us = max(self._heard_us, intake.clear_us())
         moved = True
         while moved and self._publisher.backlog < BACKLOG_MAX:
             frontier_us = self._frontier_us(intake)
             moved = self._handle(intake, frontier_us)
             if moved:
-                cursors = {topic.topic: stream.done for topic, stream in intake.streams.items()}
+                cursors = {topic.topic: stream.cursor for topic, stream in intake.streams.items()}
                 self._publisher.put(self._durable.commit(cursors, self._publisher.published))
                 await asyncio.sleep(0)
             elif frontier_us >= self._until_us:
@@ -168,7 +166,7 @@ class KafkaNode:
         return True
 
     def _take(self, intake: Intake, stream: Stream) -> None:
-        durable, arrival = self._durable, intake.done(stream)
+        durable, arrival = self._durable, intake.take(stream)
         if arrival.frame is None:
             self.refused += 1
             log.warning("refused", **arrival.why)
@@ -192,4 +190,4 @@ class KafkaNode:
         if timer is None:
             return IDLE_MS
         due_us = timer[0] + (self._settle_us or 0)
-        return max(0, min(IDLE_MS, round(self._clock.seconds_until(due_us) * 1e3)))
+        return max(BUSY_MS, min(IDLE_MS, round(self._clock.seconds_until(due_us) * 1e3)))

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from typing import Self
 
 import msgspec
 import structlog
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 class Publisher:
     """Sends rows in order; after any doubt it starts again from the first that is not certain.
 
+    Publishes from entering its context until leaving it.
+
     Attributes:
         published: number of the newest row that is durable at the broker.
         note: why it waits, if it does.
@@ -33,28 +36,35 @@ class Publisher:
         self._connection = connection
         self._waiting: deque[Row] = deque()
         self._more = asyncio.Event()
-        self._done = asyncio.Event()
-        self._done.set()
+        self._task: asyncio.Task[None] | None = None
         self.published = published
         self.note = ""
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+
+    def check(self) -> None:
+        """Raise what has ended the publishing, if anything has: a bug."""
+        if self._task is not None and self._task.done():
+            self._task.result()
 
     def put(self, rows: Sequence[Row]) -> None:
         """Take rows that are committed, in order of their numbers."""
         if rows:
             self._waiting += rows
             self._more.set()
-            self._done.clear()
 
     @property
     def backlog(self) -> int:
         """Return how many rows are not certain yet."""
         return len(self._waiting)
 
-    async def drained(self) -> None:
-        """Return once all rows are durable."""
-        await self._done.wait()
-
-    async def run(self) -> None:
+    async def _run(self) -> None:
         """Publish until cancelled."""
         while True:
             producer = client.producer(self._connection)
@@ -79,14 +89,12 @@ class Publisher:
             sent = []
             for place in range(count):
                 row = self._waiting[place]
-                headers = _headers.decode(row.headers)
+                headers = list(_headers.decode(row.headers))
                 sent.append(await producer.send(row.topic, row.data, partition=0, headers=headers))
             await asyncio.gather(*sent)
         self.note = ""
         for _ in range(count):
             self.published = self._waiting.popleft().number
-        if not self._waiting:
-            self._done.set()
 
 
 async def _close(producer: AIOKafkaProducer) -> None:

@@ -34,7 +34,7 @@ from messaging.units import OPERATOR, RELAY, Micros
 FETCHED_MAX = 500
 PENDING_MAX = 20_000  # frames of a topic on their way; beyond that it is not read on
 SAVE_S = 0.5  # how often cursors are written; what a crash may carry twice
-IDLE_MS = 10
+IDLE_MS, BUSY_MS = 10, 2
 
 log = structlog.get_logger()
 
@@ -144,19 +144,17 @@ class Relay:
         Raises:
             StoreFailed: the cursors cannot be written.
         """
-        publishing = asyncio.create_task(self._publisher.run())
         consumer = client.consumer(self._connection)
         try:
-            if await client.started(consumer, stop, tell):
-                await self._rounds(consumer, publishing, stop, tell)
+            async with self._publisher:
+                if await client.started(consumer, stop, tell):
+                    await self._rounds(consumer, stop, tell)
         finally:
-            publishing.cancel()
             await consumer.stop()
 
     async def _rounds(
         self,
         consumer: AIOKafkaConsumer,
-        publishing: asyncio.Task[None],
         stop: asyncio.Event,
         tell: Callable[[], None],
     ) -> None:
@@ -183,8 +181,7 @@ class Relay:
                 self._save()
                 saved_s = now_s
             tell()
-            if publishing.done():
-                publishing.result()
+            self._publisher.check()
         self._settle()
         self._save()
 
@@ -200,7 +197,7 @@ class Relay:
         wait_ms = IDLE_MS
         if self._heap:
             due_ms = self._clock.seconds_until(self._heap[0].at_us) * 1e3
-            wait_ms = max(0, min(IDLE_MS, round(due_ms)))
+            wait_ms = max(BUSY_MS, min(IDLE_MS, round(due_ms)))
         try:
             fetched = await consumer.getmany(timeout_ms=wait_ms, max_records=FETCHED_MAX)
         except OffsetOutOfRangeError as error:
