@@ -29,6 +29,8 @@ SEED_BYTES = 32
 NO_DIGEST = bytes(32)  # what the first frame of a stream links to, and one outside any
 SEALED_BYTES_MAX = FRAME_BYTES_MAX
 PURPOSE = b"omnimargin/v1/frame/"
+VOUCHED_MAX = 2_048  # digests to remember of frames that have not come yet
+_ABSENT = object()
 
 Digest32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
@@ -121,30 +123,46 @@ class Verifier:
         self._verify(sealed, sender)
         return sealed
 
-    def open_row(self, row: Sequence[bytes], sender: NodeId) -> list[Sealed | FrameRefused]:
-        """Return what `open` would return or raise for each, verifying one signature a run.
+    def open_row(
+        self, row: Sequence[bytes], sender: NodeId, vouched: dict[bytes, object]
+    ) -> list[Sealed | FrameRefused]:
+        """Return what `open` would return or raise for each, verifying as few as can be.
 
-        `row` is in order of arrival. A frame is authentic if its signature is, or if an
-        authentic frame right behind it links to its digest.
+        A frame is authentic if its signature is, or if an authentic frame of its stream links
+        to its digest. `vouched` holds digests that authentic frames have linked to and that
+        have not been seen yet; it is kept from row to row, and bounded.
         """
         found: list[Sealed | FrameRefused] = []
-        for data in row:
+        places: dict[bytes, list[int]] = {}
+        for place, data in enumerate(row):
             try:
-                found.append(self._shape(data, sender))
+                sealed = self._shape(data, sender)
+                places.setdefault(sealed.digest(), []).append(place)
+                found.append(sealed)
             except FrameRefused as error:
                 found.append(error)
-        vouched = NO_DIGEST
-        for place in range(len(found) - 1, -1, -1):
-            sealed = found[place]
-            if isinstance(sealed, FrameRefused):
+        left = {digest: found[where[0]] for digest, where in places.items()}
+        linked = {sealed.before for sealed in left.values() if isinstance(sealed, Sealed)}
+        # Frames that nothing here links to come first: they vouch for the rest.
+        for digest in sorted(left, key=linked.__contains__):
+            sealed_or_gone = left.pop(digest, None)
+            if not isinstance(sealed_or_gone, Sealed):
                 continue
-            if vouched == NO_DIGEST or sealed.digest() != vouched:
+            if vouched.pop(digest, _ABSENT) is _ABSENT:
                 try:
-                    self._verify(sealed, sender)
+                    self._verify(sealed_or_gone, sender)
                 except FrameRefused as error:
-                    found[place] = error
+                    for place in places[digest]:
+                        found[place] = error
                     continue
-            vouched = sealed.before
+            before = sealed_or_gone.before
+            while (link := left.pop(before, None)) is not None:
+                assert isinstance(link, Sealed)
+                before = link.before
+            if before != NO_DIGEST:
+                vouched[before] = None
+        while len(vouched) > VOUCHED_MAX:
+            del vouched[next(iter(vouched))]
         return found
 
     def _shape(self, data: bytes, sender: NodeId) -> Sealed:

@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """State behind the event at `place`, and what it must hash to."""
+    """State behind the event at `place`, and what it must hash to, if that is known."""
 
     place: int
     fingerprint: str

@@ -117,7 +117,7 @@ def _verify(folder: Path, plan: Plan, scenario: Scenario, name: NodeId) -> int:
     identity = {"role": name, "deployment": plan.deployment}
     with Store(folder / f"{name}.db", identity) as store, TemporaryDirectory() as scratch:
         snapshot = store.snapshot()
-        if snapshot is None:
+        if snapshot is None or not snapshot.fingerprint:
             return 0
         entries = (entry for entry in store.entries() if entry.place <= snapshot.place)
         with Store(Path(scratch) / "fold.db", identity) as again:

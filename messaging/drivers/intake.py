@@ -7,7 +7,7 @@ docs/protocol.md.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import structlog
@@ -24,7 +24,7 @@ from messaging.messages import Family
 from messaging.topics import Route
 from messaging.units import MARKET, Micros, NodeId
 
-FETCHED_MAX = 500  # records taken from the client at a time
+FETCHED_MAX = 1_000  # records taken from the client at a time
 WAITING_MAX = 5_000  # records of a topic in memory; beyond that it is not read on
 NEVER = Micros(-(2**62))
 
@@ -34,28 +34,10 @@ log = structlog.get_logger()
 Place: TypeAlias = tuple[Micros, int, int, int, int, int]
 
 
-class Arrival(NamedTuple):
-    """One record of a topic, checked.
-
-    Attributes:
-        place: where it stands among all events.
-        offset: its own.
-        frame, data: the frame and its encoding; None and the raw bytes if it is refused.
-        why: why it is refused, with where it stood, for the dead letters.
-    """
-
-    place: Place
-    offset: int
-    frame: Envelope | None
-    data: bytes
-    why: Mapping[str, str]
-
-
 class Stream:
     """One topic that a node reads.
 
     Attributes:
-        waiting: checked records that are not handled yet, a heap.
         read: offset to fetch next.
         clear_us: scenario time up to which all that was written has been read.
     """
@@ -63,49 +45,43 @@ class Stream:
     def __init__(self, route: Route, offset: int) -> None:
         self.route = route
         self.partition = TopicPartition(route.read_from, 0)
-        self.waiting: list[Arrival] = []
         self.read = offset
         self.clear_us = NEVER
         self.paused = False
-        self._open: dict[int, None] = {}  # offsets in `waiting`, in order
+        self.waiting: dict[int, None] = {}  # offsets read and not handled, in order
+        self._vouched: dict[bytes, object] = {}
         # What reaches its reader over Kafka alone comes in order, so a lower number is a repeat.
         self.ordered = route.family is Family.ORDER or route.sender == MARKET
 
     @property
     def cursor(self) -> int:
         """Return the offset below which everything has been handled."""
-        return next(iter(self._open), self.read)
+        return next(iter(self.waiting), self.read)
 
-    def take(self) -> Arrival:
-        """Take the waiting record that comes first."""
-        arrival = heapq.heappop(self.waiting)
-        del self._open[arrival.offset]
-        return arrival
-
-    def add(
+    def check(
         self, records: Sequence[ConsumerRecord], verifier: Verifier, rank: int, clock: Clock
-    ) -> None:
-        """Check records and let them wait."""
-        values = [record.value or b"" for record in records]
+    ) -> Iterator["Arrival"]:
+        """Yield records, checked; from now on they wait."""
         now_us = clock.now_us()
-        opened = verifier.open_row(values, self.route.sender)
+        values = [record.value or b"" for record in records]
+        opened = verifier.open_row(values, self.route.sender, self._vouched)
         for record, value, sealed in zip(records, values, opened, strict=True):
-            headers = dict(record.headers)
+            headers, offset = dict(record.headers), record.offset
+            self.waiting[offset] = None
             try:
                 if isinstance(sealed, FrameRefused):
                     raise sealed
                 frame = decode_frame(sealed.frame)
                 self._belongs(frame)
-                data, why = sealed.frame, _NO_REASON
-                order = read_order(headers, frame)
-                due_us = Micros(min(_number(headers.get(AT), frame.sent_us), now_us))
-                place: Place = (due_us, DELIVERY, order.left_us, order.cause, rank, order.number)
             except FrameRefused as error:
-                frame, data = None, value[:SEALED_BYTES_MAX]
-                why = {"topic": record.topic, "offset": str(record.offset), "why": str(error)}
-                place = (Micros(0), DELIVERY, 0, 0, rank, 0)
-            self._open[record.offset] = None
-            heapq.heappush(self.waiting, Arrival(place, record.offset, frame, data, why))
+                why = {"topic": record.topic, "offset": str(offset), "why": str(error)}
+                place: Place = (Micros(0), DELIVERY, 0, 0, rank, offset)
+                yield Arrival(place, self, offset, None, value[:SEALED_BYTES_MAX], why)
+                continue
+            order = read_order(headers, frame)
+            due_us = Micros(min(_number(headers.get(AT), frame.sent_us), now_us))
+            place = (due_us, DELIVERY, order.left_us, order.cause, rank, order.number)
+            yield Arrival(place, self, offset, frame, sealed.frame, _NO_REASON)
         self.read = records[-1].offset + 1
         self.clear_us = max(self.clear_us, clock.at_us(records[-1].timestamp * 1_000_000))
 
@@ -117,8 +93,30 @@ class Stream:
             raise FrameRefused(f"expected {'/'.join(expected)}, found {'/'.join(found)}")
 
 
+class Arrival(NamedTuple):
+    """One record of a topic, checked.
+
+    Attributes:
+        place: where it stands among all events.
+        stream, offset: the topic it is from, and where it stood there.
+        frame, data: the frame and its encoding; None and the raw bytes if it is refused.
+        why: why it is refused, with where it stood, for the dead letters.
+    """
+
+    place: Place
+    stream: Stream
+    offset: int
+    frame: Envelope | None
+    data: bytes
+    why: Mapping[str, str]
+
+
 class Intake:
-    """All topics that a node reads, by one consumer."""
+    """All topics that a node reads, by one consumer.
+
+    Attributes:
+        waiting: checked records that are not handled yet, a heap: the first is next.
+    """
 
     def __init__(
         self,
@@ -129,6 +127,7 @@ class Intake:
         clock: Clock,
     ) -> None:
         self.streams = {stream.partition: stream for stream in streams}
+        self.waiting: list[Arrival] = []
         self._consumer = consumer
         self._verifier = verifier
         self._ranks = ranks
@@ -151,7 +150,9 @@ class Intake:
             return False
         for partition, records in fetched.items():
             stream = self.streams[partition]
-            stream.add(records, self._verifier, self._ranks[stream.route.sender], self._clock)
+            rank = self._ranks[stream.route.sender]
+            for arrival in stream.check(records, self._verifier, rank, self._clock):
+                heapq.heappush(self.waiting, arrival)
             if len(stream.waiting) > WAITING_MAX and not stream.paused:
                 self._consumer.pause(partition)
                 stream.paused = True
@@ -183,17 +184,15 @@ class Intake:
         """Return the time up to which all that was written to any topic has been read."""
         return min(stream.clear_us for stream in self.streams.values())
 
-    def head(self) -> Stream | None:
-        """Return the topic that has the record which comes first."""
-        ready = [stream for stream in self.streams.values() if stream.waiting]
-        return min(ready, key=lambda stream: stream.waiting[0].place) if ready else None
-
-    def take(self, stream: Stream) -> Arrival:
-        """Take the record of a topic that comes first."""
+    def take(self) -> Arrival:
+        """Take the record that comes first."""
+        arrival = heapq.heappop(self.waiting)
+        stream = arrival.stream
+        del stream.waiting[arrival.offset]
         if stream.paused and len(stream.waiting) < WAITING_MAX // 2:
             self._consumer.resume(stream.partition)
             stream.paused = False
-        return stream.take()
+        return arrival
 
 
 _NO_REASON: Mapping[str, str] = {}

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer
 from messaging.drivers import client
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
-from messaging.drivers.intake import NEVER, Intake, Stream
+from messaging.drivers.intake import NEVER, Arrival, Intake, Stream
 from messaging.drivers.publisher import Publisher
 from messaging.durable import Durable
 from messaging.errors import InputLost
@@ -23,7 +23,8 @@ from messaging.store import Store
 from messaging.topics import Route
 from messaging.units import Micros, NodeId
 
-COMMIT_EVENTS = 200  # most events of one commit
+NEVER_US = Micros(2**62)
+COMMIT_EVENTS = 500  # most events of one commit
 BACKLOG_MAX = 5_000  # records to publish; beyond that the node waits for the broker
 IDLE_MS, BUSY_MS = 20, 2  # how long to wait for records; with 0 the client would never fetch
 SILENT_S = 5.0  # after which the broker's silence is worth a word
@@ -35,6 +36,7 @@ class KafkaNode:
     """One node between its topics.
 
     Attributes:
+        taken: records taken from topics.
         late: events that came after their time had been passed; they were handled then.
         refused: records put to the dead letters.
         complete: whether the scenario's time is up.
@@ -69,7 +71,7 @@ class KafkaNode:
         self._publisher = Publisher(connection, store.published)
         self._publisher.put(durable.unpublished())
         self._heard_us = NEVER
-        self.late = self.refused = 0
+        self.taken = self.late = self.refused = 0
         self.complete = False
 
     @property
@@ -81,6 +83,16 @@ class KafkaNode:
     def events(self) -> int:
         """Return how many events have been handled in all."""
         return self._durable.place
+
+    @property
+    def backlog(self) -> int:
+        """Return how many records are not certain to be at the broker."""
+        return self._publisher.backlog
+
+    @property
+    def published(self) -> int:
+        """Return how many records are."""
+        return self._publisher.published
 
     @property
     def note(self) -> str:
@@ -104,7 +116,9 @@ class KafkaNode:
                     return
                 await self._rounds(consumer, stop, tell)
                 self._durable.commit({}, self._publisher.published)
-                log.info("stopped", at_us=self.at_us, fingerprint=self._durable.snapshot())
+                found = self._durable.fingerprint()
+                self._durable.snapshot(found)
+                log.info("stopped", at_us=self.at_us, events=self.events, fingerprint=found)
         finally:
             await consumer.stop()
 
@@ -149,24 +163,24 @@ class KafkaNode:
 
     def _handle(self, intake: Intake, frontier_us: Micros) -> bool:
         """Handle up to a commit's worth of due events, in order; tell whether there were any."""
-        durable, until_us = self._durable, self._until_us
+        durable, waiting = self._durable, intake.waiting
+        last_us = min(frontier_us, self._until_us)
         for count in range(COMMIT_EVENTS):
-            timer, stream = durable.next_timer(), intake.head()
-            due_us = stream.waiting[0].place[0] if stream is not None else None
-            if timer is not None and (due_us is None or timer[0] <= due_us):
-                if timer[0] > frontier_us or timer[0] > until_us:
+            timer = durable.next_timer()
+            due_us = waiting[0].place[0] if waiting else NEVER_US
+            if timer is not None and timer[0] <= due_us:
+                if timer[0] > last_us:
                     return count > 0
                 durable.fire(max(timer[0], durable.at_us), timer[2])
-            elif stream is not None and due_us is not None:
-                if due_us > frontier_us or due_us > until_us:
-                    return count > 0
-                self._take(intake, stream)
+            elif due_us <= last_us:
+                self._take(intake.take())
             else:
                 return count > 0
         return True
 
-    def _take(self, intake: Intake, stream: Stream) -> None:
-        durable, arrival = self._durable, intake.take(stream)
+    def _take(self, arrival: Arrival) -> None:
+        durable, stream = self._durable, arrival.stream
+        self.taken += 1
         if arrival.frame is None:
             self.refused += 1
             log.warning("refused", **arrival.why)
