@@ -28,7 +28,7 @@ from messaging.envelope import Envelope
 from messaging.identity import NO_DIGEST, domain_of, read_signer, read_verifier, write_keys
 from messaging.store import Store
 from messaging.topics import routes, topic_of
-from messaging.units import HUB, MARKET, ORACLE, TRADERS, Micros
+from messaging.units import HUB, MARKET, MONITOR, ORACLE, TRADERS, Micros
 
 DOMAIN = domain_of("benchmark", "throughput", HUB)
 
@@ -133,7 +133,7 @@ async def hub(
             routes(names),
             connection=connection,
             verifier=read_verifier(folder, DOMAIN),
-            ranks={who: place for place, who in enumerate((ORACLE, *names, "monitor"))},
+            ranks={who: place for place, who in enumerate((ORACLE, *names, MONITOR))},
             clock=clock,
             until_us=duration_us(scenario),
             settle_us=Micros(0),

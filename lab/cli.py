@@ -19,7 +19,7 @@ import typer
 from lab import plants, reading, running, summary
 from lab.progress import bar
 from lab.report.page import write_report
-from lab.scenario import Scenario
+from lab.stack import commands, journals
 from lab.world import build
 from messaging.errors import OmnimarginError
 
@@ -87,21 +87,42 @@ def run_command(
     world = build(checked)
     with plants.planted(plant), bar(reading.duration_us(checked)) as progress, asked() as stop:
         outcome = running.run(world, checks=checks, log=log, progress=progress, stop=stop)
-    result = outcome.story.result
-    if report is not None:
-        write_report(outcome.story, report)
-    if json:
-        _print_json(result)
-    else:
-        summary.show(result, log=log, report=report)
-    if outcome.finding is not None:
-        _say(f"invariant {outcome.finding}")
-        _say(f"at event {outcome.event:,}, virtual time {result.virtual_s:,.6f} s")
-        _say(f"reproduce: {_reproduce(checked)}")
-        raise typer.Exit(outcome.finding.exit_code)
-    if result.status == running.INTERRUPTED:
-        _say(f"interrupted at virtual time {result.virtual_s:,.0f} s; all above is of the part run")
-        raise typer.Exit(INTERRUPTED)
+    _tell(outcome, json=json, log=log, report=report, seed=checked.seed)
+
+
+@app.command("record")
+def record_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of a stopped stack.")] = Path(
+        "runs/live/latest"
+    ),
+    log: Annotated[Path | None, typer.Option(help="Write the message log here (MCAP).")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    checks: Annotated[
+        bool, typer.Option(help="Check the invariants after every event (docs/invariants.md).")
+    ] = True,
+) -> None:
+    """Turn the journals of a live stack into one message log, checked, and say what came out.
+
+    First each node's journal is folded from its beginning and must give the state that the live
+    process had (exit code 3 if not). The log replays like that of a run; where nothing came
+    late it is the log of the same run in virtual time, byte for byte.
+    """
+    verified = journals.verify(folder)
+    recorded = journals.Journals(folder)
+    with bar(reading.duration_us(recorded.scenario)) as progress, asked() as stop:
+        outcome = running.run(
+            recorded.world,
+            driver=recorded,
+            checks=checks,
+            log=log,
+            progress=progress,
+            stop=stop,
+        )
+    if not json:
+        events = ", ".join(f"{name} {count:,}" for name, count in verified.items())
+        sys.stdout.write(f"journals fold to the live state: {events} events\n")
+    _tell(outcome, json=json, log=log, report=report, seed=recorded.scenario.seed)
 
 
 @app.command("replay")
@@ -133,6 +154,30 @@ def latency_command(
         summary.show_presets()
 
 
+commands.add_to(app)
+
+
+def _tell(
+    outcome: running.Outcome, *, json: bool, log: Path | None, report: Path | None, seed: int
+) -> None:
+    """Print what came out; exit if it is not all well."""
+    result = outcome.story.result
+    if report is not None:
+        write_report(outcome.story, report)
+    if json:
+        _print_json(result)
+    else:
+        summary.show(result, log=log, report=report)
+    if outcome.finding is not None:
+        _say(f"invariant {outcome.finding}")
+        _say(f"at event {outcome.event:,}, virtual time {result.virtual_s:,.6f} s")
+        _say(f"reproduce: {_reproduce(seed)}")
+        raise typer.Exit(outcome.finding.exit_code)
+    if result.status == running.INTERRUPTED:
+        _say(f"interrupted at virtual time {result.virtual_s:,.0f} s; all above is of the part run")
+        raise typer.Exit(INTERRUPTED)
+
+
 def _print_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
 
@@ -141,11 +186,11 @@ def _say(text: str) -> None:
     sys.stderr.write(f"omnimargin: {text}\n")
 
 
-def _reproduce(scenario: Scenario) -> str:
+def _reproduce(seed: int) -> str:
     """Return the command that was given, its seed written out."""
     words = ["omnimargin", *sys.argv[1:]]
     if not any(word.startswith("--seed") for word in words):
-        words += ["--seed", str(scenario.seed)]
+        words += ["--seed", str(seed)]
     return shlex.join(words)
 
 
