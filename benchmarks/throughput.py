@@ -34,11 +34,19 @@ DOMAIN = domain_of("benchmark", "throughput", HUB)
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """Messages a second, and what the hub did for them."""
+    """Messages a second, and what the hub did for them.
+
+    Attributes:
+        bare_per_s: consumed and produced by a bare aiokafka loop.
+        deciding_per_s: through hub and channels in memory, with nothing around them.
+        hub_per_s: through the hub's process: checked, journalled, signed, published.
+        ratio: hub over bare.
+    """
 
     messages: int
-    bare_per_s: float
-    hub_per_s: float
+    bare_per_s: int
+    deciding_per_s: int
+    hub_per_s: int
     ratio: float
     hub_events: int
     hub_published: int
@@ -145,6 +153,21 @@ async def hub(
         return took_s, node.events, node.published
 
 
+def decide(scenario: Scenario) -> float:
+    """Return the seconds that the hub's decisions take alone, in memory."""
+    events = [
+        (record.at_us, record.event)
+        for record in build(scenario).driver().run()
+        if record.node == HUB
+    ]
+    endpoint = world.hub_of(scenario, world.lanes_of(scenario), world.deposits_of(scenario))
+    endpoint.start()
+    started_s = time.perf_counter()
+    for at_us, event in events:
+        endpoint.handle(at_us, event)
+    return time.perf_counter() - started_s
+
+
 def measure(scenario: Scenario, folder: Path, connection: Connection) -> Rates:
     """Measure both, one after the other, on topics of their own broker."""
     import uvloop
@@ -159,6 +182,7 @@ def measure(scenario: Scenario, folder: Path, connection: Connection) -> Rates:
     hub_s, events, published = uvloop.run(hub(scenario, folder, counts, connection, clock))
     return Rates(
         messages=messages,
+        deciding_per_s=round(messages / decide(scenario)),
         bare_per_s=round(messages / bare_s),
         hub_per_s=round(messages / hub_s),
         ratio=round(bare_s / hub_s, 3),
