@@ -25,6 +25,7 @@ from messaging.node import TimerFired
 from messaging.record import Record
 from messaging.units import (
     HUB,
+    MONITOR,
     AccountId,
     Asset,
     Height,
