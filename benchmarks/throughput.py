@@ -1,22 +1,31 @@
-"""The hub on Kafka at batch load, against a bare consume-and-produce of the same bytes.
+"""The hub on a real Kafka: how many messages a second, and how soon it answers.
 
-One broker, one run: a scenario's frames to the hub are put on its topics, as the relay would.
+    python -m benchmarks.throughput [--hours 24] [--rate 1000] [--seconds 20]
+
+Starts a broker. One run: a scenario's frames to the hub are put on its topics, as the relay would.
 Then (a) a bare aiokafka loop reads them all and writes the same bytes to another topic, and
 (b) the hub reads them all: checks seals, decides, journals, commits, signs and publishes.
 """
 
+import argparse
 import asyncio
+import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import msgspec
+import uvloop
 from aiokafka import TopicPartition
 from aiokafka.admin import NewTopic
 
-from lab import world
+from benchmarks.scenario import MARCH_2020
+from lab import reading, world
 from lab.reading import duration_us
 from lab.scenario import Scenario
+from lab.stack.broker import Broker
 from lab.world import build
 from messaging.codec import encode_frame
 from messaging.drivers import client
@@ -26,14 +35,30 @@ from messaging.drivers.kafka import KafkaNode
 from messaging.durable import AT, ORDER, Durable
 from messaging.envelope import Envelope
 from messaging.identity import NO_DIGEST, domain_of, read_signer, read_verifier, write_keys
-from messaging.store import Store
+from messaging.messages import ReservationRequested
+from messaging.node import Event
+from messaging.store import Headers, Store
 from messaging.topics import routes, topic_of
-from messaging.units import HUB, MARKET, MONITOR, ORACLE, TRADERS, Micros
+from messaging.units import HUB, MONITOR, ORACLE, Micros
 
 DOMAIN = domain_of("benchmark", "throughput", HUB)
+BARE = "bare"
 
 
-class Rates(msgspec.Struct, frozen=True):
+class Sent(NamedTuple):
+    """One record for the hub; `rid` of a request, else None."""
+
+    at_us: Micros
+    topic: str
+    data: bytes
+    headers: Headers
+    rid: bytes | None
+
+
+Load: TypeAlias = Sequence[Sent]
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """Messages a second, and what the hub did for them.
 
     Attributes:
@@ -52,69 +77,81 @@ class Rates(msgspec.Struct, frozen=True):
     hub_published: int
 
 
-async def fill(
-    scenario: Scenario, keys: Path, connection: Connection, clock: Clock
-) -> dict[str, int]:
-    """Put all frames to the hub on its topics; return how many there are, by topic."""
-    names = world.names_of(scenario)
-    admin, producer = client.admin(connection), client.producer(connection)
-    await admin.start()
-    topics = {topic for route in routes(names) for topic in (route.topic, route.read_from)}
-    topics |= {"bare", "dlq.hub"}
-    await admin.create_topics([NewTopic(topic, 1, 1) for topic in sorted(topics)])
-    await admin.close()
-    signers = {name: read_signer(keys, name, DOMAIN) for name in (*names, ORACLE)}
+def load_of(scenario: Scenario, keys: Path) -> tuple[list[Sent], list[tuple[Micros, Event]]]:
+    """Return what comes to the hub in virtual time, as records; and all its events."""
+    signers = {
+        name: read_signer(keys, name, DOMAIN) for name in (*world.names_of(scenario), ORACLE)
+    }
     heads: dict[str, bytes] = {}
-    sealed: dict[tuple[str, int], bytes] = {}
-    counts: dict[str, int] = {}
-    await producer.start()
-    sends = []
+    sealed: dict[Envelope, bytes] = {}
+    load: list[Sent] = []
+    events: list[tuple[Micros, Event]] = []
     for record in build(scenario).driver().run():
         for effect in record.effects:
-            if type(effect) is Envelope and effect.receiver == HUB:
+            if type(effect) is Envelope and effect.receiver == HUB and effect not in sealed:
                 topic = topic_of(effect)
                 before = heads.get(topic, NO_DIGEST) if effect.seq else NO_DIGEST
-                signer = signers[effect.sender]
-                if effect.seq and (topic, effect.seq) in sealed:
-                    continue
-                data, digest = signer.seal(encode_frame(effect), before)
+                sealed[effect], digest = signers[effect.sender].seal(encode_frame(effect), before)
                 if effect.seq:
                     heads[topic] = digest
-                sealed[topic, effect.seq] = data
-        event = record.event
-        if record.node == HUB and type(event) is Envelope:
-            topic = topic_of(event)
-            target = f"delivered.{topic}"
-            headers = [(AT, str(record.at_us).encode()), (ORDER, b"%d.1.0" % event.sent_us)]
-            data = sealed[topic, event.seq]
-            written_ms = clock.epoch_ns // 1_000_000 + record.at_us // 1_000 + 1
-            sent = await producer.send(
-                target, data, partition=0, headers=headers, timestamp_ms=written_ms
-            )
-            sends.append(sent)
-            counts[target] = counts.get(target, 0) + 1
+        if record.node != HUB:
+            continue
+        events.append((record.at_us, record.event))
+        if type(record.event) is Envelope:
+            frame = record.event
+            headers = ((AT, b"%d" % record.at_us), (ORDER, b"%d.1.0" % frame.sent_us))
+            asked = frame.message if isinstance(frame.message, ReservationRequested) else None
+            topic, rid = f"delivered.{topic_of(frame)}", asked.rid if asked else None
+            load.append(Sent(record.at_us, topic, sealed[frame], headers, rid))
+    return load, events
+
+
+async def make_topics(scenario: Scenario, connection: Connection) -> None:
+    """Make the hub's topics."""
+    admin = client.admin(connection)
+    await admin.start()
+    topics = {
+        topic
+        for route in routes(world.names_of(scenario))
+        for topic in (route.topic, route.read_from)
+    }
+    wanted = sorted(topics | {BARE, "dlq.hub"})
+    await admin.create_topics([NewTopic(topic, 1, 1) for topic in wanted])
+    await admin.close()
+
+
+async def fill(load: Load, connection: Connection, clock: Clock) -> None:
+    """Put all records on their topics, written when they were due."""
+    producer = client.producer(connection)
+    await producer.start()
+    sends = []
+    for one in load:
+        written_ms = clock.epoch_ns // 1_000_000 + one.at_us // 1_000 + 1
+        sent = await producer.send(
+            one.topic, one.data, partition=0, headers=list(one.headers), timestamp_ms=written_ms
+        )
+        sends.append(sent)
     await asyncio.gather(*sends)
     await producer.stop()
-    return counts
 
 
-async def bare(counts: Mapping[str, int], connection: Connection) -> float:
+async def bare(load: Load, connection: Connection) -> float:
     """Consume all, produce the same bytes; return the seconds it took."""
     consumer, producer = client.consumer(connection), client.producer(connection)
     await consumer.start()
     await producer.start()
-    partitions = [TopicPartition(topic, 0) for topic in counts]
+    partitions = [TopicPartition(topic, 0) for topic in {one.topic for one in load}]
     consumer.assign(partitions)
     for partition in partitions:
         consumer.seek(partition, 0)
-    left, sends = sum(counts.values()), []
+    left, sends = len(load), []
     started_s = time.perf_counter()
     while left:
-        for records in (await consumer.getmany(timeout_ms=100, max_records=500)).values():
+        for records in (await consumer.getmany(timeout_ms=100, max_records=1_000)).values():
             left -= len(records)
             for record in records:
                 sent = await producer.send(
-                    "bare", record.value, partition=0, headers=list(record.headers)
+                    BARE, record.value, partition=0, headers=list(record.headers)
                 )
                 sends.append(sent)
     await asyncio.gather(*sends)
@@ -124,42 +161,46 @@ async def bare(counts: Mapping[str, int], connection: Connection) -> float:
     return took_s
 
 
-async def hub(
+def hub_node(
     scenario: Scenario,
     folder: Path,
-    counts: Mapping[str, int],
+    store: Store,
     connection: Connection,
     clock: Clock,
+    *,
+    settle_us: Micros | None,
+) -> KafkaNode:
+    """Return a hub that reads its topics from the beginning."""
+    names = world.names_of(scenario)
+    endpoint = world.hub_of(scenario, world.lanes_of(scenario), world.deposits_of(scenario))
+    return KafkaNode(
+        Durable(endpoint, store, read_signer(folder, HUB, DOMAIN)),
+        store,
+        routes(names),
+        connection=connection,
+        verifier=read_verifier(folder, DOMAIN),
+        ranks={who: place for place, who in enumerate((ORACLE, *names, MONITOR))},
+        clock=clock,
+        until_us=duration_us(scenario),
+        settle_us=settle_us,
+    )
+
+
+async def hub(
+    scenario: Scenario, folder: Path, load: Load, connection: Connection, clock: Clock
 ) -> tuple[float, int, int]:
     """Let the hub read all; return seconds, events it handled, records it published."""
-    names = world.names_of(scenario)
     with Store(folder / "hub.db", {"role": HUB}) as store:
-        endpoint = world.hub_of(scenario, world.lanes_of(scenario), world.deposits_of(scenario))
-        node = KafkaNode(
-            Durable(endpoint, store, read_signer(folder, HUB, DOMAIN)),
-            store,
-            routes(names),
-            connection=connection,
-            verifier=read_verifier(folder, DOMAIN),
-            ranks={who: place for place, who in enumerate((ORACLE, *names, MONITOR))},
-            clock=clock,
-            until_us=duration_us(scenario),
-            settle_us=Micros(0),
-        )
+        node = hub_node(scenario, folder, store, connection, clock, settle_us=Micros(0))
         started_s = time.perf_counter()
         await node.run(asyncio.Event(), lambda: None)
         took_s = time.perf_counter() - started_s
-        assert node.taken == sum(counts.values()), f"expected all messages, found {node.taken}"
+        assert node.taken == len(load), f"expected {len(load)} messages, found {node.taken}"
         return took_s, node.events, node.published
 
 
-def decide(scenario: Scenario) -> float:
+def decide(scenario: Scenario, events: Sequence[tuple[Micros, Event]]) -> float:
     """Return the seconds that the hub's decisions take alone, in memory."""
-    events = [
-        (record.at_us, record.event)
-        for record in build(scenario).driver().run()
-        if record.node == HUB
-    ]
     endpoint = world.hub_of(scenario, world.lanes_of(scenario), world.deposits_of(scenario))
     endpoint.start()
     started_s = time.perf_counter()
@@ -169,23 +210,59 @@ def decide(scenario: Scenario) -> float:
 
 
 def measure(scenario: Scenario, folder: Path, connection: Connection) -> Rates:
-    """Measure both, one after the other, on topics of their own broker."""
-    import uvloop
-
-    names = world.names_of(scenario)
-    write_keys(folder, (HUB, *names, MARKET, ORACLE, TRADERS))
+    """Measure all three, one after the other, on a broker of their own."""
+    write_keys(folder, (HUB, *world.names_of(scenario), ORACLE))
+    load, events = load_of(scenario, folder)
     past_ns = duration_us(scenario) * 1_000 + 10**12  # everything is due
     clock = Clock(time.time_ns() - past_ns, 1.0)
-    counts = uvloop.run(fill(scenario, folder, connection, clock))
-    messages = sum(counts.values())
-    bare_s = uvloop.run(bare(counts, connection))
-    hub_s, events, published = uvloop.run(hub(scenario, folder, counts, connection, clock))
+    uvloop.run(make_topics(scenario, connection))
+    uvloop.run(fill(load, connection, clock))
+    bare_s = uvloop.run(bare(load, connection))
+    hub_s, handled, published = uvloop.run(hub(scenario, folder, load, connection, clock))
     return Rates(
-        messages=messages,
-        deciding_per_s=round(messages / decide(scenario)),
-        bare_per_s=round(messages / bare_s),
-        hub_per_s=round(messages / hub_s),
+        messages=len(load),
+        bare_per_s=round(len(load) / bare_s),
+        deciding_per_s=round(len(load) / decide(scenario, events)),
+        hub_per_s=round(len(load) / hub_s),
         ratio=round(bare_s / hub_s, 3),
-        hub_events=events,
+        hub_events=handled,
         hub_published=published,
     )
+
+
+def march_2020(hours: float) -> Scenario:
+    """Return the first hours of the scenario that is measured."""
+    tables = reading.read_file(MARCH_2020)
+    tables["duration_h"] = hours
+    return reading.check(tables, directory=MARCH_2020.parent)
+
+
+def main() -> None:
+    """Run the command line."""
+    from benchmarks import answering
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
+    parser.add_argument("--hours", type=float, default=24.0, help="of march_2020, at batch load")
+    parser.add_argument("--rate", type=int, default=1_000, help="messages a second, steady")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of steady load")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        with Broker(Path(scratch) / "one") as broker:
+            rates = measure(
+                march_2020(given.hours), Path(scratch) / "batch", Connection(broker.bootstrap)
+            )
+            sys.stdout.write(msgspec.json.encode(rates).decode() + "\n")
+        with Broker(Path(scratch) / "two") as broker:
+            through_hub, echoed = answering.measure(
+                march_2020(given.hours),
+                Path(scratch) / "steady",
+                Connection(broker.bootstrap),
+                rate=given.rate,
+                seconds=given.seconds,
+            )
+    found = {"hub": through_hub, "bare echo": echoed}
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()

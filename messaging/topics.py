@@ -1,4 +1,4 @@
-"""Which topic carries what: one writer, one reader, one partition each (P6, P7, P11).
+"""Which topic carries what: one writer, one reader, one partition each (P6, P7).
 
     from-<spoke>.<family>   spoke to hub      to-<spoke>.<family>   hub to spoke
     market.<spoke>          true prices       order.<spoke>         orders of traders
