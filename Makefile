@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup run test check lock bench clean
+.PHONY: setup run up test check lock bench clean
 
 setup: $(READY)
 
@@ -18,6 +18,9 @@ $(READY): requirements.lock pyproject.toml
 
 run: $(READY)
 	$(BIN)/omnimargin run scenarios/march_2020.toml --report runs/march_2020.html
+
+up: $(READY)
+	$(BIN)/omnimargin up
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
