@@ -1,0 +1,141 @@
+"""Records of topics to the books: opens seals, counts what fails, measures delays."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import structlog
+
+from lab.monitor.books import Books
+from messaging.codec import decode_frame
+from messaging.envelope import Envelope
+from messaging.errors import FrameRefused
+from messaging.identity import Verifier
+from messaging.topics import DELIVERED, dead_letters, routes
+from messaging.units import HUB, RELAY, NodeId
+
+HOP = "hop."
+AT = "at_us"  # header of a delivery: its scenario time
+REFUSALS_LOGGED_MAX = 100
+OPENED_MAX = 8_192  # frames seen once, kept so that the second sight costs no signature
+
+log = structlog.get_logger()
+
+
+Headers: TypeAlias = Iterable[tuple[str, bytes]]
+
+
+class Delay(NamedTuple):
+    """One measurement: of a channel by its topic, or of a liquidation's hop."""
+
+    way: str
+    delay_us: int
+
+
+class Reader:
+    """Feeds the books.
+
+    Attributes:
+        next_offsets: by topic, the offset to be read next.
+        frames: records read in all. refused: by topic, those that are no frame of the stack.
+        dead_letters: by node, frames that it has refused.
+    """
+
+    def __init__(self, books: Books, verifier: Verifier) -> None:
+        self.books = books
+        self.frames = 0
+        self.refused: Counter[str] = Counter()
+        self.dead_letters: Counter[str] = Counter()
+        self._verifier = verifier
+        self._senders: dict[str, NodeId] = {}
+        for route in routes(books.spokes):
+            self._senders[route.topic] = route.sender
+            if route.relayed:
+                self._senders[route.read_from] = route.sender
+        self._opened: dict[bytes, Envelope] = {}
+        self._vouched: dict[str, dict[bytes, object]] = {}
+        self._dead = {dead_letters(node): node for node in (HUB, *books.spokes, RELAY)}
+        self.next_offsets = dict.fromkeys(self.topics(), 0)
+
+    def topics(self) -> list[str]:
+        """Return the topics to read: all but the prices inside chains and the operator's."""
+        channels = [topic for topic in self.books.topics() if self._wanted(topic)]
+        return [*channels, *self._dead]
+
+    def _wanted(self, topic: str) -> bool:
+        return topic.startswith((DELIVERED, "from-", "to-", "order."))
+
+    def read(self, topic: str, offset: int, value: bytes, headers: Headers) -> list[Delay]:
+        """Take in one record; return what was measured."""
+        if not self._fresh(topic, offset):
+            return []
+        try:
+            return self._feed(topic, self._open(topic, value), headers)
+        except FrameRefused as error:
+            self._refuse(topic, offset, error)
+            return []
+
+    def read_row(self, topic: str, row: Sequence[tuple[int, bytes, Headers]]) -> None:
+        """Take in consecutive records of one topic at a fraction of the cost, old ones."""
+        fresh = [one for one in row if self._fresh(topic, one[0])]
+        if not fresh:
+            return
+        vouched = self._vouched.setdefault(topic, {})
+        values = [value for _, value, _ in fresh]
+        opened = self._verifier.open_row(values, self._senders[topic], vouched)
+        for (offset, _, headers), sealed in zip(fresh, opened, strict=True):
+            try:
+                if isinstance(sealed, FrameRefused):
+                    raise sealed
+                self._feed(topic, decode_frame(sealed.frame), headers)
+            except FrameRefused as error:
+                self._refuse(topic, offset, error)
+
+    def _fresh(self, topic: str, offset: int) -> bool:
+        """Move a topic's cursor; tell whether there is a frame to look at."""
+        expected = self.next_offsets[topic]
+        if offset < expected:
+            return False  # read again after the client has lost its place
+        if offset > expected:
+            log.warning("topic_gap", topic=topic, expected=expected, found=offset)
+            self.books.cut(topic)
+        self.next_offsets[topic] = offset + 1
+        self.frames += 1
+        if topic in self._dead:
+            self.dead_letters[self._dead[topic]] += 1
+            return False
+        return True
+
+    def _refuse(self, topic: str, offset: int, error: FrameRefused) -> None:
+        self.refused[topic] += 1
+        if self.refused.total() <= REFUSALS_LOGGED_MAX:
+            log.warning("refused", topic=topic, offset=offset, why=str(error))
+
+    def _open(self, topic: str, value: bytes) -> Envelope:
+        """Return the frame in a seal. A delivery is the same bytes as what was sent.
+
+        Raises:
+            FrameRefused: it is none, or not of whom the topic says.
+        """
+        frame = self._opened.pop(value, None)
+        if frame is not None and frame.sender == self._senders[topic]:
+            return frame
+        sealed = self._verifier.open(value, self._senders[topic])
+        frame = self._opened[value] = decode_frame(sealed.frame)
+        if len(self._opened) > OPENED_MAX:
+            del self._opened[next(iter(self._opened))]
+        return frame
+
+    def _feed(self, topic: str, frame: Envelope, headers: Headers) -> list[Delay]:
+        if not topic.startswith(DELIVERED):
+            self.books.feed(topic, frame)
+            return []
+        at = dict(headers).get(AT, b"")
+        at_us = int(at) if at.isdigit() and len(at) < 20 else frame.sent_us
+        self.books.feed(topic, frame, at_us)
+        delays = [Delay(topic.removeprefix(DELIVERED), at_us - frame.sent_us)]
+        for command in self.books.ended:
+            hops_us = self.books.knowledge.hops_us(command)
+            delays += [Delay(HOP + hop, hop_us) for hop, hop_us in hops_us.items()]
+        self.books.ended.clear()
+        return delays
