@@ -20,6 +20,7 @@ from lab import plants, reading, running, summary
 from lab.progress import bar
 from lab.report.page import write_report
 from lab.stack import commands, journals
+from lab.traces import write_traces
 from lab.world import build
 from messaging.errors import OmnimarginError
 
@@ -97,6 +98,10 @@ def record_command(
     ),
     log: Annotated[Path | None, typer.Option(help="Write the message log here (MCAP).")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    traces: Annotated[
+        Path | None,
+        typer.Option(help="Write one trace a liquidation here (OpenTelemetry spans, JSON lines)."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     checks: Annotated[
         bool, typer.Option(help="Check the invariants after every event (docs/invariants.md).")
@@ -122,6 +127,8 @@ def record_command(
     if not json:
         events = ", ".join(f"{name} {count:,}" for name, count in verified.items())
         sys.stdout.write(f"journals fold to the live state: {events} events\n")
+    if traces is not None:
+        write_traces(traces, outcome.story.liquidations, recorded.plan.epoch_ns)
     _tell(outcome, json=json, log=log, report=report, seed=recorded.scenario.seed)
 
 

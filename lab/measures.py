@@ -17,6 +17,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from hub.ledger import DEFICIT, INSURANCE
 from hub.reservation import State
@@ -64,6 +65,7 @@ class Measures:
         self._commands: dict[LiquidationId, Command] = {}
         self._arrived_us: dict[LiquidationId, int] = {}
         self._first_us: dict[LiquidationId, int] = {}
+        self._settled_us: dict[str, int] = {}
         self._samples: list[Sample] = []
         self._step_us = max(1, round(world.scenario.duration_h * 3.6e9) // SAMPLES)
         self.liquidations: list[Liquidation] = []
@@ -90,6 +92,8 @@ class Measures:
             self._sample(record.at_us)
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
+        if type(event) is Envelope and type(event.message) is LiquidationDone:
+            self._settled_us.setdefault(event.message.liq_id.hex(), now_us)
         for effect in effects:
             if type(effect) is Send and type(effect.message) is LiquidationOrdered:
                 self._note_command(now_us, effect.to, effect.message)
@@ -155,6 +159,7 @@ class Measures:
                 price_usd6=price_usd6,
                 moved_usd6=moved_usd6,
                 hops=hops,
+                liq_id=done.liq_id.hex(),
             )
         )
 
@@ -262,7 +267,14 @@ class Measures:
             invariants_checked=checked,
             violations=int(status == "violated"),
         )
-        return Story(result, self._samples, self.liquidations)
+        return Story(result, self._samples, self._settled())
+
+    def _settled(self) -> list[Liquidation]:
+        """Return the liquidations, with when the hub heard of their ends."""
+        return [
+            replace(one, settled_us=self._settled_us.get(one.liq_id, 0))
+            for one in self.liquidations
+        ]
 
     def _locked_ppm(self) -> int:
         """Return locked over all collateral, each sample weighing as long as it lasts."""

@@ -60,6 +60,8 @@ class Liquidation(msgspec.Struct, frozen=True):
         moved_usd6: what the position's holder got more than at the price the hub decided on;
             below zero, what the delay and the depth of the market have cost.
         hops: as named in `HOPS`.
+        liq_id: the command's id, in hex.
+        settled_us: when the hub heard of its end; 0 if it has not.
     """
 
     at_us: int
@@ -70,6 +72,8 @@ class Liquidation(msgspec.Struct, frozen=True):
     price_usd6: int
     moved_usd6: int
     hops: dict[str, int]
+    liq_id: str = ""
+    settled_us: int = 0
 
 
 class Lane(msgspec.Struct, frozen=True):
