@@ -202,7 +202,8 @@ def test_dashboards_ask_for_what_the_monitor_exports(path: Path, exported: set[s
     targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
 
     assert targets
-    assert {target["datasource"]["uid"] for target in targets} == {source["uid"]}
+    asked = [*targets, *dashboard["panels"]]
+    assert {one["datasource"]["uid"] for one in asked} == {source["uid"]}
     for target in targets:
         names = re.findall(r"\bomnimargin_\w+", target["expr"])
         assert names, target["expr"]

@@ -21,6 +21,9 @@ from lab.stack.process import set_up_logs
 from messaging.errors import OmnimarginError
 from messaging.units import MONITOR
 
+AGAIN_S = 30.0  # a client that finds no broker says so ten times a second
+ALIKE = 40  # characters in which lines of one kind are alike
+
 log = structlog.get_logger()
 
 
@@ -35,10 +38,18 @@ class _UntilClosed(asyncio.Protocol):
 
 
 class _ToStructlog(logging.Handler):
-    """Hands what Faust and the Kafka client log to our one format."""
+    """Hands what Faust and the Kafka client log to our one format, each line now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_s: dict[tuple[str, str], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        log.log(record.levelno, record.getMessage().split("\n")[0], logger=record.name)
+        line = record.getMessage().split("\n")[0]
+        kind = (record.name, line[:ALIKE])
+        if record.created - self._said_s.get(kind, 0.0) > AGAIN_S:
+            self._said_s[kind] = record.created
+            log.log(record.levelno, line, logger=record.name, role=MONITOR)
 
 
 async def serve(folder: Path) -> None:

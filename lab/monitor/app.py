@@ -1,16 +1,17 @@
-"""The Faust app: one agent over all topics, two windowed tables, no state of its own.
+"""The Faust app: one agent over all deliveries, two windowed tables, no state of its own.
 
-What Faust would keep is switched off, for all of it is read again from the topics at each start:
-no offset is committed (topics without acks) and no table writes a changelog. docs/monitor.md
-says what of Faust made that needed.
+What Faust would keep is switched off, for a view of the last minutes is made again in minutes: no
+offset is committed (topics without acks) and no table writes a changelog. docs/monitor.md says
+what of Faust made that needed.
 """
 
-from collections.abc import Mapping
+import asyncio
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import faust
-from aiokafka import TopicPartition
+import msgspec
 from faust.tables.table import Table
 from faust.transport.drivers.aiokafka import (
     AIOKafkaConsumerThread,
@@ -22,19 +23,27 @@ from yarl import URL
 
 from lab.monitor.books import Books
 from lab.monitor.delays import Spread
-from lab.monitor.reader import Reader
+from lab.monitor.reader import arrival_us
 from lab.monitor.tables import APP, DELAYS, ZONES
 from lab.monitor.tables import CHANGELOGS as CHANGELOGS
+from messaging.codec import decode_frame
 from messaging.drivers import client
 from messaging.drivers.client import Connection
+from messaging.errors import FrameRefused
+from messaging.identity import Sealed
+from messaging.topics import DELIVERED
 
+HOP = "hop."
 WINDOW_S = 10.0
 EXPIRES_S = 120.0
+SAMPLE_S = 1.0
 SESSION_S = 10.0
 # The broker holds a fetch back until there is so much, or so long: a wake-up of Faust's consumer
 # costs a millisecond of CPU, whether it brings one record or hundreds.
 FETCH_BYTES_MIN = 65_536
-FETCH_WAIT_MS = 200
+FETCH_WAIT_MS = 500
+
+_sealed = msgspec.msgpack.Decoder(Sealed)
 
 
 class View(Table[Any, Any]):
@@ -56,22 +65,10 @@ class _Thread(AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
 
-    async def seek_to_committed(self) -> Mapping[TopicPartition, int]:
-        """Go on behind what the books have read; nothing is ever committed."""
-        found: Mapping[TopicPartition, int] = await self.call_thread(self._seek_to_read)
-        return found
-
-    async def _seek_to_read(self) -> Mapping[TopicPartition, int]:
-        consumer = self._ensure_consumer()
-        next_offsets = cast(_Transport, self.transport).next_offsets
-        found = {
-            partition: next_offsets[partition.topic]
-            for partition in consumer.assignment()
-            if partition.topic in next_offsets
-        }
-        for partition, offset in found.items():
-            consumer.seek(partition, offset)
-        return found
+    async def on_thread_stop(self) -> None:
+        """Stop; the client cancels its own fetches, and would take that for ours."""
+        with suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
 
 
 class _Consumer(Consumer):
@@ -82,25 +79,20 @@ class _Consumer(Consumer):
 class _Transport(Transport):
     Consumer = _Consumer
 
-    def __init__(self, bootstrap: str, app: Any, next_offsets: Mapping[str, int]) -> None:
-        super().__init__([URL(f"kafka://{bootstrap}")], app)
-        self.next_offsets = next_offsets
-
 
 class Worker:
     """The app and what it has made.
 
     Attributes:
         app: to be started and stopped.
+        counts_hops: whether liquidations that end are news.
     """
 
-    def __init__(
-        self, connection: Connection, folder: Path, reader: Reader, topics: list[str]
-    ) -> None:
-        """Read `topics`; what Faust wants to write goes to `folder`."""
+    def __init__(self, connection: Connection, folder: Path, books: Books) -> None:
+        """Follow what is delivered from now on; what Faust wants to write goes to `folder`."""
         self.app = _app(connection, folder)
-        self.app.transport = _Transport(connection.bootstrap, self.app, reader.next_offsets)
-        self._reader = reader
+        self.counts_hops = False
+        self._books = books
         self._told_s = 0.0
         self._current: dict[str, tuple[float, Spread]] = {}
         self._delays = self.app.Table(DELAYS, default=Spread, partitions=1).tumbling(
@@ -110,7 +102,7 @@ class Worker:
             WINDOW_S, expires=EXPIRES_S
         )
         source = self.app.topic(
-            *topics,
+            *(topic for topic in books.topics() if topic.startswith(DELIVERED)),
             key_type=bytes,
             value_type=bytes,
             key_serializer="raw",
@@ -121,17 +113,25 @@ class Worker:
         self.app.agent(source, name="read", supervisor_strategy=CrashingSupervisor)(self._read)
 
     async def _read(self, stream: Any) -> None:
-        """Feed the books, and count delays in the window of each record."""
-        read = self._reader.read
+        """Count delays in the window of each delivery, and sample what is at stake."""
         async for event in stream.events():
             message = event.message
-            value, headers = message.value or b"", message.headers or ()
-            for way, delay_us in read(message.topic, message.offset, value, headers):
+            delay_us = _delay_us(message.value or b"", message.headers or ())
+            if delay_us is not None:
+                way = message.topic.removeprefix(DELIVERED)
                 self._spread(way, message.timestamp).add(delay_us)
-            if not 0 <= message.timestamp - self._told_s < 1.0:
+            if not 0 <= message.timestamp - self._told_s < SAMPLE_S:
                 self._told_s = message.timestamp
-                for name, figures in standing(self._reader.books).items():
-                    self._zones[name] = figures
+                self._sample(message.timestamp)
+
+    def _sample(self, at_s: float) -> None:
+        if self.counts_hops:
+            for command in self._books.ended:
+                for hop, hop_us in self._books.knowledge.hops_us(command).items():
+                    self._spread(HOP + hop, at_s).add(hop_us)
+            self._books.ended.clear()
+        for name, figures in standing(self._books).items():
+            self._zones[name] = figures
 
     def _spread(self, name: str, at_s: float) -> Spread:
         """Return the delays of a window; the table is told of each once, for that costs."""
@@ -161,6 +161,15 @@ class Worker:
             if now_s - start_s < EXPIRES_S:
                 recent.setdefault(name, []).append({"window_s": int(start_s), **figures})
         return recent
+
+
+def _delay_us(value: bytes, headers: Any) -> int | None:
+    """Return how late a frame is, or None for what is none; who forges one is found elsewhere."""
+    try:
+        frame = decode_frame(_sealed.decode(value).frame)
+    except (FrameRefused, ValueError, RecursionError):
+        return None
+    return arrival_us(headers, frame) - frame.sent_us
 
 
 def standing(books: Books) -> dict[str, dict[str, int]]:
@@ -198,7 +207,7 @@ def _app(connection: Connection, folder: Path) -> Any:
         broker_credentials=credentials,
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=SESSION_S / 5,
-        consumer_auto_offset_reset="earliest",
+        consumer_auto_offset_reset="latest",
         consumer_group_instance_id=APP,  # a restart after a crash need not wait for the old one
         processing_guarantee="at_least_once",
         store="memory://",
@@ -209,4 +218,5 @@ def _app(connection: Connection, folder: Path) -> Any:
         web_enabled=False,
         Table=View,
     )
+    app.transport = _Transport([URL(f"kafka://{connection.bootstrap}")], app)
     return app

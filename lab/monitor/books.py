@@ -131,6 +131,8 @@ class Books:
                 self.lines.told(route.receiver, frame.sent_us)
             return
         spoke = route.receiver if by_hub else route.sender
+        if not row.begun and frame.seq > 1:
+            self.cut(topic)  # the topic was made anew behind the first frames
         ready, twin = row.take(frame)
         if twin:
             text = f"{topic}: expected one frame under number {frame.seq:,}, found two"

@@ -1,8 +1,8 @@
-"""Records of topics to the books: opens seals, counts what fails, measures delays."""
+"""Records of topics to the books: opens seals, counts what fails."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import structlog
 
@@ -14,22 +14,13 @@ from messaging.identity import Verifier
 from messaging.topics import DELIVERED, dead_letters, routes
 from messaging.units import HUB, RELAY, NodeId
 
-HOP = "hop."
 AT = "at_us"  # header of a delivery: its scenario time
 REFUSALS_LOGGED_MAX = 100
-OPENED_MAX = 8_192  # frames seen once, kept so that the second sight costs no signature
 
 log = structlog.get_logger()
 
 
 Headers: TypeAlias = Iterable[tuple[str, bytes]]
-
-
-class Delay(NamedTuple):
-    """One measurement: of a channel by its topic, or of a liquidation's hop."""
-
-    way: str
-    delay_us: int
 
 
 class Reader:
@@ -52,7 +43,6 @@ class Reader:
             self._senders[route.topic] = route.sender
             if route.relayed:
                 self._senders[route.read_from] = route.sender
-        self._opened: dict[bytes, Envelope] = {}
         self._vouched: dict[str, dict[bytes, object]] = {}
         self._dead = {dead_letters(node): node for node in (HUB, *books.spokes, RELAY)}
         self.next_offsets = dict.fromkeys(self.topics(), 0)
@@ -65,18 +55,8 @@ class Reader:
     def _wanted(self, topic: str) -> bool:
         return topic.startswith((DELIVERED, "from-", "to-", "order."))
 
-    def read(self, topic: str, offset: int, value: bytes, headers: Headers) -> list[Delay]:
-        """Take in one record; return what was measured."""
-        if not self._fresh(topic, offset):
-            return []
-        try:
-            return self._feed(topic, self._open(topic, value), headers)
-        except FrameRefused as error:
-            self._refuse(topic, offset, error)
-            return []
-
-    def read_row(self, topic: str, row: Sequence[tuple[int, bytes, Headers]]) -> None:
-        """Take in consecutive records of one topic at a fraction of the cost, old ones."""
+    def read(self, topic: str, row: Sequence[tuple[int, bytes, Headers]]) -> None:
+        """Take in consecutive records of one topic: offset, value and headers of each."""
         fresh = [one for one in row if self._fresh(topic, one[0])]
         if not fresh:
             return
@@ -111,31 +91,14 @@ class Reader:
         if self.refused.total() <= REFUSALS_LOGGED_MAX:
             log.warning("refused", topic=topic, offset=offset, why=str(error))
 
-    def _open(self, topic: str, value: bytes) -> Envelope:
-        """Return the frame in a seal. A delivery is the same bytes as what was sent.
-
-        Raises:
-            FrameRefused: it is none, or not of whom the topic says.
-        """
-        frame = self._opened.pop(value, None)
-        if frame is not None and frame.sender == self._senders[topic]:
-            return frame
-        sealed = self._verifier.open(value, self._senders[topic])
-        frame = self._opened[value] = decode_frame(sealed.frame)
-        if len(self._opened) > OPENED_MAX:
-            del self._opened[next(iter(self._opened))]
-        return frame
-
-    def _feed(self, topic: str, frame: Envelope, headers: Headers) -> list[Delay]:
-        if not topic.startswith(DELIVERED):
+    def _feed(self, topic: str, frame: Envelope, headers: Headers) -> None:
+        if topic.startswith(DELIVERED):
+            self.books.feed(topic, frame, arrival_us(headers, frame))
+        else:
             self.books.feed(topic, frame)
-            return []
-        at = dict(headers).get(AT, b"")
-        at_us = int(at) if at.isdigit() and len(at) < 20 else frame.sent_us
-        self.books.feed(topic, frame, at_us)
-        delays = [Delay(topic.removeprefix(DELIVERED), at_us - frame.sent_us)]
-        for command in self.books.ended:
-            hops_us = self.books.knowledge.hops_us(command)
-            delays += [Delay(HOP + hop, hop_us) for hop, hop_us in hops_us.items()]
-        self.books.ended.clear()
-        return delays
+
+
+def arrival_us(headers: Headers, frame: Envelope) -> int:
+    """Return the scenario time at which a frame was delivered."""
+    at = dict(headers).get(AT, b"")
+    return int(at) if at.isdigit() and len(at) < 20 else frame.sent_us

@@ -27,6 +27,11 @@ class Row:
         self._digests: dict[int, bytes] = {}
         self._parked: dict[int, Envelope] = {}
 
+    @property
+    def begun(self) -> bool:
+        """Tell whether any frame has been seen."""
+        return bool(self._digests)
+
     def cut(self) -> None:
         """Go on behind a part of the topic that is gone."""
         self.whole = False

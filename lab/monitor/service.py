@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
+from faust.exceptions import FaustError
 
 from lab.amounts import usd6
 from lab.monitor.app import Worker
@@ -23,6 +24,7 @@ from lab.scenario import Scenario
 from lab.stack.plan import KEYS, Plan, State, Status, write_status
 from lab.world import deposits_of
 from messaging.drivers import client
+from messaging.drivers.client import FETCH_BYTES_MAX
 from messaging.drivers.clock import Clock
 from messaging.errors import OmnimarginError
 from messaging.identity import read_signer, read_verifier
@@ -30,10 +32,11 @@ from messaging.topics import HALT_TOPIC
 from messaging.units import MONITOR, Asset, Micros, NodeId, Ppm
 
 TELL_S = 0.5
-ASK_S = 5.0  # how often topics' ends are asked for
-STUCK_S = 30.0  # without reading what is there, though the broker answers
+ASK_S = 2.0  # how often topics' ends are asked for
 STOP_S = 10.0
-FETCH_MS, FETCHED_MAX = 200, 2_000
+IDLE_MS, FETCHED_MAX = 500, 2_000
+FETCH_BYTES_MIN, FETCH_WAIT_MS = 65_536, 100  # few large fetches: each costs CPU, here and there
+LAG = 500  # records to be read that are no backlog yet
 
 log = structlog.get_logger()
 
@@ -70,7 +73,17 @@ class Monitor:
         self._reader = Reader(self._books, self._verifier)
         self._herald = Herald(self._connection, signer, self._clock)
         self._summary = Summary(self._books, self._reader, self._herald, self._clock)
-        self._probe = client.consumer(self._connection)
+        self._partitions = [TopicPartition(topic, 0) for topic in self._reader.topics()]
+        self._consumer = AIOKafkaConsumer(
+            **client.settings(self._connection),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_uncommitted",
+            max_partition_fetch_bytes=FETCH_BYTES_MAX,
+            fetch_min_bytes=FETCH_BYTES_MIN,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+        )
         self._started_s = time.monotonic()
         self._recovery_ms = 0
 
@@ -79,27 +92,34 @@ class Monitor:
 
         Raises:
             InputRefused: the port is taken.
-            WorkerFailed: the Faust worker has ended.
+            WorkerFailed: the Faust worker has ended, or topics are not what they were.
         """
-        self._tell(State.WAITING, "for the broker")
-        async with served(self._summary, self._port):
-            try:
-                if not await client.started(self._probe, stop, self._tell_again):
-                    return
-                if await self._wait_for_topics(stop):
-                    await self._herald.recall(self._verifier)
-                    await self._catch_up(stop)
-                    await self._work(stop)
-            finally:
-                await self._probe.stop()
+        try:
+            async with served(self._summary, self._port):
+                self._tell(State.WAITING, "for the broker")
+                if await client.started(self._consumer, stop, self._tell_again):
+                    await self._follow(stop)
                 self._tell(State.STOPPED)
+        finally:
+            await self._consumer.stop()
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        try:
+            if await self._wait_for_topics(stop):
+                await self._herald.recall(self._verifier)
+                await self._begin()
+                await self._work(stop)
+        except (KafkaError, FaustError) as error:
+            found = str(error) or type(error).__name__
+            raise WorkerFailed(f"expected the broker to stay, found {found}") from None
+        log.info("stopped", frames=self._reader.frames, findings=len(self._books.findings))
 
     async def _wait_for_topics(self, stop: asyncio.Event) -> bool:
         """Wait until every topic is there; tell whether it was before `stop` was set."""
         wanted = {*self._reader.topics(), *CHANGELOGS, HALT_TOPIC}
         while not stop.is_set():
             try:
-                missing = wanted - await self._probe.topics()
+                missing = wanted - await self._consumer.topics()
             except KafkaError as error:
                 self._tell(State.WAITING, f"for the broker: {error}")
             else:
@@ -110,39 +130,27 @@ class Monitor:
                 await asyncio.wait_for(stop.wait(), TELL_S)
         return False
 
-    async def _catch_up(self, stop: asyncio.Event) -> None:
-        """Read what there is in bulk, ten times as fast as by Faust, event by event.
-
-        Raises:
-            KafkaError: the broker is gone again.
-        """
-        partitions = [TopicPartition(topic, 0) for topic in self._reader.topics()]
-        self._probe.assign(partitions)
-        await self._probe.seek_to_beginning(*partitions)
-        while not stop.is_set():
-            behind = await self._behind()
-            if behind == 0:
-                break
-            self._tell_progress(behind)
-            fetched = await self._probe.getmany(timeout_ms=FETCH_MS, max_records=FETCHED_MAX)
-            for partition, records in fetched.items():
-                row = [(one.offset, one.value or b"", one.headers) for one in records]
-                self._reader.read_row(partition.topic, row)
-        self._probe.pause(*partitions)  # from here on it only says where topics end
+    async def _begin(self) -> None:
+        """Take every topic from its first record."""
+        self._consumer.assign(self._partitions)
+        await self._consumer.seek_to_beginning(*self._partitions)
 
     async def _work(self, stop: asyncio.Event) -> None:
-        topics = self._reader.topics()
-        worker = Worker(self._connection, self._folder / "faust", self._reader, topics)
+        """Read, judge, count and tell at once, until `stop` is set or one of them fails."""
+        worker = Worker(self._connection, self._folder / "faust", self._books)
         judge = Judge(self._books, self._herald, self._reader.next_offsets, self._ends)
-        self._tell(State.RECOVERING)
         try:
-            await worker.app.start()
-            self._summary.worker = worker
-            log.info("started", topics=len(topics))
-            tasks = [
-                asyncio.create_task(one) for one in (stop.wait(), judge.run(), self._watch(worker))
-            ]
+            reading = asyncio.create_task(self._read())
+            judging = asyncio.create_task(judge.run())
+            telling = asyncio.create_task(self._watch(worker))
+            stopping = asyncio.create_task(stop.wait())
+            counting = asyncio.create_task(worker.app.start())
+            tasks = {reading, judging, telling, stopping, counting}
             done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if done == {counting} and counting.exception() is None:
+                self._summary.worker = worker
+                log.info("started", topics=len(self._partitions))
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending)
@@ -152,17 +160,34 @@ class Monitor:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await worker.app.stop()
-        log.info("stopped", frames=self._reader.frames, findings=len(self._books.findings))
+
+    async def _read(self) -> None:
+        """Read on until cancelled.
+
+        Raises:
+            KafkaError: what was to be read is gone.
+        """
+        while True:
+            fetched = await self._consumer.getmany(timeout_ms=IDLE_MS, max_records=FETCHED_MAX)
+            for partition, records in fetched.items():
+                row = [(one.offset, one.value or b"", one.headers) for one in records]
+                self._reader.read(partition.topic, row)
+            await asyncio.sleep(0)
 
     async def _ends(self) -> Mapping[str, int]:
         """Ask where each topic ends.
 
         Raises:
             KafkaError: no answer.
+            WorkerFailed: a topic was made anew.
         """
-        partitions = [TopicPartition(topic, 0) for topic in self._reader.topics()]
-        ends = await self._probe.end_offsets(partitions)
-        return {partition.topic: end for partition, end in ends.items()}
+        read = dict(self._reader.next_offsets)
+        ends = await self._consumer.end_offsets(self._partitions)
+        for (topic, _), end in ends.items():
+            if end < read[topic]:
+                expected = f"expected {topic} to end at {read[topic]:,} at least"
+                raise WorkerFailed(f"{expected}, found {end:,}: it was made anew")
+        return {topic: end for (topic, _), end in ends.items()}
 
     async def _watch(self, worker: Worker) -> None:
         """Tell how it is going, until the worker fails.
@@ -170,32 +195,25 @@ class Monitor:
         Raises:
             WorkerFailed: it did.
         """
-        behind = await self._behind()
-        asked_s = moved_s = time.monotonic()
-        frames = self._reader.frames
+        behind, asked_s = await self._behind(), time.monotonic()
         while True:
-            await asyncio.sleep(TELL_S)
             if worker.app.should_stop:
                 found = repr(worker.app.crash_reason)
                 raise WorkerFailed(f"expected Faust to go on, found it ended: {found}")
-            now_s = time.monotonic()
-            if now_s - asked_s > (TELL_S if behind else ASK_S):
-                behind, asked_s = await self._behind(), now_s
-            if frames != self._reader.frames or not behind:
-                frames, moved_s = self._reader.frames, now_s
-            if now_s - moved_s > STUCK_S:
-                raise WorkerFailed(f"expected {behind} records to be read, found none read")
-            self._tell_progress(behind)
-
-    def _tell_progress(self, behind: int | None) -> None:
-        if behind is None:
-            self._tell(State.WAITING, "for the broker")
-        elif behind and not self._recovery_ms:
-            self._tell(State.RECOVERING, f"{behind} records to read")
-        else:
-            if not self._recovery_ms:
+            caught_up = behind is not None and behind <= LAG
+            if caught_up and not self._recovery_ms:
                 self._recovery_ms = round((time.monotonic() - self._started_s) * 1e3)
-            self._tell(State.RUNNING)
+                self._books.ended.clear()  # of the past
+                worker.counts_hops = True
+            if behind is None:
+                self._tell(State.WAITING, "for the broker")
+            elif self._recovery_ms:
+                self._tell(State.RUNNING, "" if caught_up else f"{behind} records behind")
+            else:
+                self._tell(State.RECOVERING, f"{behind} records to read")
+            await asyncio.sleep(TELL_S)
+            if not caught_up or time.monotonic() - asked_s > ASK_S:
+                behind, asked_s = await self._behind(), time.monotonic()
 
     async def _behind(self) -> int | None:
         """Return how many records there are to read; None if the broker does not say."""

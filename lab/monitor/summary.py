@@ -4,11 +4,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lab.monitor.app import Worker, standing
+from lab.monitor.app import HOP, Worker, standing
 from lab.monitor.books import Books
 from lab.monitor.delays import Spread
 from lab.monitor.halting import Herald
-from lab.monitor.reader import HOP, Reader
+from lab.monitor.reader import Reader
 from messaging.drivers.clock import Clock
 
 

@@ -1,7 +1,8 @@
 """A real Apache Kafka in a folder of its own, on loopback; and which broker to use.
 
-server.properties, its ports kept over restarts     data/         the log
-broker.log          warnings, and why it ended      of one node, broker and controller in one
+server.properties    written at the first start; its ports stay
+data/                topics and metadata of one process, broker and controller in one
+broker.log           warnings, and why it ended
 """
 
 import contextlib
@@ -32,7 +33,7 @@ POLL_S = 0.02
 PORTS = range(20_000, 30_000)  # below those that systems give to clients, who may take them
 LOG_TAIL_BYTES = 65_536
 
-# Both -XX options halve the time to start and the processor time for each record.
+# Without the second compiler a start takes less, and minutes of load no more (docs/kafka.md, 6).
 _FLAGS = (
     "-Xms256m",
     "-Xmx512m",
@@ -42,7 +43,7 @@ _FLAGS = (
     "-Djava.awt.headless=true",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
-    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
 )
 _SETTINGS = """\
 process.roles=broker,controller

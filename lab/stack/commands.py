@@ -13,8 +13,30 @@ from lab.stack import folders, register, table
 from lab.stack.down import take_down
 from lab.stack.journals import Journals, verify
 from lab.stack.link import change_link
+from lab.stack.options import (
+    Bootstrap,
+    Buffer,
+    Folder,
+    Fresh,
+    Json,
+    JsonAtEnd,
+    LatencyName,
+    LogFile,
+    NewFolder,
+    OwnBroker,
+    Port,
+    ScenarioFile,
+    Secure,
+    Seed,
+    Sets,
+    Settle,
+    Span,
+    Speed,
+    Spokes,
+    Verbose,
+)
 from lab.stack.plan import read_plan
-from lab.stack.prepare import Choices, in_use, set_up
+from lab.stack.prepare import Choices, set_up
 from lab.stack.up import Wishes, bring_up
 from lab.stack.view import gather
 from messaging.errors import InputRefused
@@ -24,55 +46,6 @@ from messaging.units import NodeId, Ppm
 NOT_RUNNING = 3
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-ScenarioFile = Annotated[
-    Path | None,
-    typer.Argument(help="Scenario file; scenarios/live.toml if not given.", show_default=False),
-]
-Spokes = Annotated[
-    int | None,
-    typer.Option(help="Only the first N spokes of the file; more are copies, named base-2, ..."),
-]
-LatencyName = Annotated[
-    str | None,
-    typer.Option(help="Preset or family (see 'omnimargin latency'), or e.g. constant:900s."),
-]
-Buffer = Annotated[str | None, typer.Option(help="Margin buffer: none, flat or sqrt_time.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of all dice.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any knob, e.g. spokes.base.block_s=6.", metavar="KEY=VALUE"),
-]
-Speed = Annotated[float | None, typer.Option(help="Scenario seconds in a second; 60 if not given.")]
-Settle = Annotated[
-    int | None,
-    typer.Option(
-        help="How long [ms] a node waits for messages that are due before an event is handled; "
-        "-1: takes all as they come. More is closer to virtual time, less is faster. 200 if "
-        "not given.",
-        min=-1,
-        max=60_000,
-    ),
-]
-Port = Annotated[
-    int | None,
-    typer.Option(
-        "--monitor-port",
-        help="Where the monitor serves JSON and metrics, on 127.0.0.1; 0 for any; 9464 if not "
-        "given.",
-        min=0,
-        max=65_535,
-    ),
-]
-Secure = Annotated[
-    bool, typer.Option("--secure", help="The broker asks for passwords over TLS, and for rights.")
-]
-Folder = Annotated[
-    Path | None,
-    typer.Option(help="The stack's folder; runs/live/latest if not given.", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 
 # \b keeps the lines as they are.
 _UP_EXAMPLES = """\b
@@ -105,44 +78,17 @@ def up_command(
     seed: Seed = None,
     sets: Sets = None,
     speed: Speed = None,
-    span: Annotated[
-        str | None,
-        typer.Option("--for", help="Stop after so long by the wall clock.", metavar="90s|10m|2h"),
-    ] = None,
-    bootstrap: Annotated[
-        str | None,
-        typer.Option(
-            help="A broker that runs. If not given: $KAFKA_BOOTSTRAP, or localhost:9092 if "
-            "Kafka answers there, or one of our own (Java 17 and Maven).",
-            metavar="HOST:PORT",
-        ),
-    ] = None,
-    own_broker: Annotated[
-        bool, typer.Option("--own-broker", help="Start a broker, whatever there is.")
-    ] = False,
+    span: Span = None,
+    bootstrap: Bootstrap = None,
+    own_broker: OwnBroker = False,
     settle: Settle = None,
     monitor_port: Port = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where everything is kept; a new one in runs/live if not given. A folder with "
-            "a stopped stack goes on where it was."
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool,
-        typer.Option("--fresh", help="Delete what the folder, and the broker's topics, hold."),
-    ] = False,
+    folder: NewFolder = None,
+    fresh: Fresh = False,
     secure: Secure = False,
-    log: Annotated[
-        Path | None, typer.Option(help="Write the message log here at the end (MCAP).")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object at the end, and no table.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show what the processes log, too.")
-    ] = False,
+    log: LogFile = None,
+    json: JsonAtEnd = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run hub, spokes, relay and the world outside as processes on Kafka, and watch them.
 
@@ -241,8 +187,6 @@ def link_command(
         repeat_ppm=Ppm(repeat),
         reorder_ppm=Ppm(reorder),
     )
-    if not in_use(where):
-        raise InputRefused(str(where), expected="a stack that runs", found="one that does not")
     from_us = change_link(where, plan, scenario, change)
     sys.stdout.write(f"{source} {target}: {latency} from scenario time {table.hms(from_us)} on\n")
 

@@ -8,6 +8,7 @@ from aiokafka.errors import KafkaError
 from lab import ways, world
 from lab.scenario import Scenario
 from lab.stack.plan import KEYS, Plan, principal_of
+from lab.stack.prepare import in_use
 from messaging.codec import encode_frame
 from messaging.drivers import client
 from messaging.drivers.clock import Clock
@@ -26,9 +27,11 @@ def change_link(folder: Path, plan: Plan, scenario: Scenario, change: LinkChange
 
     Raises:
         FrameRefused: no such link, or no such latency.
-        InputRefused: no key, or no broker.
+        InputRefused: the stack does not run, or there is no broker.
     """
     ways.changed(scenario, ways.links(scenario, world.lanes_of(scenario)), change)
+    if not in_use(folder):
+        raise InputRefused(str(folder), expected="a stack that runs", found="one that does not")
     now_us = Micros(max(0, Clock(plan.epoch_ns, plan.speed).now_us()))
     frame = Envelope(OPERATOR, RELAY, Family.CONTROL, 0, 0, now_us, NO_HEIGHT, NO_HEIGHT, change)
     signer = read_signer(folder / KEYS, OPERATOR, plan.domain)

@@ -19,11 +19,16 @@ _line = msgspec.json.Decoder(dict[str, object])
 
 
 class Notes:
-    """Lines about the stack: as JSON to its log, for people under the table or to stderr."""
+    """Lines about the stack: as JSON to its log, for people to be shown.
 
-    def __init__(self, file: TextIO, *, echo: bool) -> None:
+    Attributes:
+        lines: the newest.
+        echo: whether they go to stderr at once.
+    """
+
+    def __init__(self, file: TextIO) -> None:
         self.lines: deque[str] = deque(maxlen=SHOWN)
-        self._echo = echo
+        self.echo = True
         self.log: Log = structlog.wrap_logger(
             None,
             processors=[
@@ -45,7 +50,7 @@ class Notes:
     def say(self, line: str) -> None:
         """Show a line."""
         self.lines.append(line)
-        if self._echo:
+        if self.echo:
             sys.stderr.write(line + "\n")
 
 
@@ -59,11 +64,11 @@ def for_people(event: Mapping[str, object]) -> str:
 
 
 @contextmanager
-def notes(folder: Path, *, echo: bool) -> Iterator[Notes]:
-    """Yield what to tell of a stack; `echo` to write to stderr too."""
+def notes(folder: Path) -> Iterator[Notes]:
+    """Yield what to tell of a stack."""
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
     with (folder / LOGS / "supervisor.jsonl").open("a", buffering=1) as file:
-        yield Notes(file, echo=echo)
+        yield Notes(file)
 
 
 class Tails:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from lab import reading
-from lab.monitor.app import CHANGELOGS
+from lab.monitor.tables import CHANGELOGS
 from lab.scenario import Scenario
 from lab.stack.acl import acl, put_in_force
 from lab.stack.notes import LOGS
@@ -120,10 +120,9 @@ def decide(folder: Path, choices: Choices, *, fresh: bool) -> Scenario:
     if choices.speed is not None and not SPEED_MIN <= choices.speed <= SPEED_MAX:
         expected = f"{SPEED_MIN:g} to {SPEED_MAX:,g}"
         raise InputRefused("--speed", expected=expected, found=f"{choices.speed:g}")
-    if choices.monitor_port is not None:
-        free_port(choices.monitor_port)
     _check_folder(folder)
     if fresh or not prepared(folder):
+        _port(choices, None)
         return scenario_of(choices)
     plan, scenario = read_plan(folder)
     if choices.secure and not plan.secure:
@@ -183,13 +182,12 @@ def _plan(
         settle_ms=SETTLE_MS,
         monitor_port=MONITOR_PORT,
     )
-    asked_port = choices.monitor_port
     return msgspec.structs.replace(
         usual,
         bootstrap=bootstrap,
         speed=usual.speed if choices.speed is None else choices.speed,
         settle_ms=usual.settle_ms if choices.settle_ms is None else choices.settle_ms,
-        monitor_port=free_port(usual.monitor_port if asked_port is None else asked_port),
+        monitor_port=_port(choices, before),
         secure=choices.secure or usual.secure,
     )
 
@@ -264,18 +262,22 @@ def roles_of(scenario: Scenario) -> tuple[str, ...]:
     return (HUB, *names_of(scenario), RELAY, WORLD, MONITOR)
 
 
-def free_port(wanted: int | None) -> int:
+def _port(choices: Choices, before: Plan | None) -> int:
+    usual = MONITOR_PORT if before is None else before.monitor_port
+    return free_port(usual if choices.monitor_port is None else choices.monitor_port)
+
+
+def free_port(wanted: int) -> int:
     """Return a port of loopback that is free now: the one wanted, or any for 0.
 
     Raises:
         InputRefused: it is taken, or out of range.
     """
-    port = MONITOR_PORT if wanted is None else wanted
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", wanted))
         except (OSError, OverflowError):
             expected = "a free port, or 0 to choose one"
-            raise InputRefused("--monitor-port", expected=expected, found=f"{port}") from None
+            raise InputRefused("--monitor-port", expected=expected, found=wanted) from None
         return int(probe.getsockname()[1])

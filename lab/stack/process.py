@@ -6,6 +6,8 @@ also when the scenario's time is up. 2: bad input, a restart would not help. 75:
 """
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
 import stat
@@ -145,7 +147,10 @@ class Teller:
             recovery_ms=self._recovery_ms,
             note=runs.note,
         )
-        write_status(self._folder, status)
+        try:
+            write_status(self._folder, status)
+        except OSError as error:  # a full disk is for the store to notice, where it matters
+            log.warning("status_not_written", why=error.strerror)
 
 
 async def _serve(runs: Runs, teller: Teller) -> None:
@@ -193,6 +198,10 @@ def main() -> int:
     """Run the command line; return the exit code."""
     started_ns = time.time_ns()
     set_up_logs()
+    # What the Kafka client says of a broker that is away is in our notes; its bugs are not.
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: record.exc_info is not None)
+    logging.basicConfig(handlers=[handler])
     if len(sys.argv) != 3:
         log.error("expected ROLE FOLDER", found=sys.argv[1:])
         return 2
@@ -206,6 +215,17 @@ def main() -> int:
     return 0
 
 
+class _Lines:
+    """Standard error without a buffer: a log on a full disk loses lines and ends nothing."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="replace"))
+
+    def flush(self) -> None:
+        pass
+
+
 def set_up_logs() -> None:
     """Log one JSON object a line to standard error."""
     structlog.configure(
@@ -215,7 +235,7 @@ def set_up_logs() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lines()),  # type: ignore[arg-type]
     )
 
 

@@ -68,7 +68,7 @@ def bring_up(choices: Choices, wishes: Wishes) -> Ending:
         register.write(where, register.Register(register.known("up", os.getpid())))
         secure = _secrets(where, scenario, wanted=choices.secure)
         bootstrap = _theirs(where, wishes, secure)
-        with notes(where, echo=not screen) as said, _ours(where, secure, bootstrap, said) as own:
+        with notes(where) as said, _ours(where, secure, bootstrap, said) as own:
             if own is not None:
                 bootstrap = own.bootstrap
             assert bootstrap is not None
@@ -142,6 +142,7 @@ def _shown(said: Notes, tails: Tails | None, *, screen: bool) -> Iterator[Show]:
         yield tell
         return
     console = Console(stderr=True, highlight=False)
+    said.echo = False
     with Screen(console=console, auto_refresh=False, transient=True) as live:
 
         def draw(view: View) -> None:
@@ -149,3 +150,4 @@ def _shown(said: Notes, tails: Tails | None, *, screen: bool) -> Iterator[Show]:
             live.update(table.draw(view), refresh=True)
 
         yield draw
+    said.echo = True

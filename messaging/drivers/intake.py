@@ -7,14 +7,16 @@ docs/protocol.md.
 """
 
 import heapq
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from messaging.codec import decode_frame
+from messaging.drivers import reader
 from messaging.drivers.clock import Clock
 from messaging.durable import AT, DELIVERY, read_order
 from messaging.envelope import Envelope
@@ -26,6 +28,7 @@ from messaging.units import MARKET, Micros, NodeId
 
 FETCHED_MAX = 1_000  # records taken from the client at a time
 WAITING_MAX = 5_000  # records of a topic in memory; beyond that it is not read on
+WHY_MAX = 300  # characters of a reason: a dead letter must fit into its topic
 NEVER = Micros(-(2**62))
 
 log = structlog.get_logger()
@@ -66,7 +69,7 @@ class Stream:
         values = [record.value or b"" for record in records]
         opened = verifier.open_row(values, self.route.sender, self._vouched)
         for record, value, sealed in zip(records, values, opened, strict=True):
-            headers, offset = dict(record.headers), record.offset
+            headers, offset = {name: word or b"" for name, word in record.headers}, record.offset
             self.waiting[offset] = None
             try:
                 if isinstance(sealed, FrameRefused):
@@ -74,16 +77,32 @@ class Stream:
                 frame = decode_frame(sealed.frame)
                 self._belongs(frame)
             except FrameRefused as error:
-                why = {"topic": record.topic, "offset": str(offset), "why": str(error)}
-                place: Place = (Micros(0), DELIVERY, 0, 0, rank, offset)
-                yield Arrival(place, self, offset, None, value[:SEALED_BYTES_MAX], why)
+                yield self._refused(offset, rank, value, str(error))
                 continue
             order = read_order(headers, frame)
             due_us = Micros(min(_number(headers.get(AT), frame.sent_us), now_us))
-            place = (due_us, DELIVERY, order.left_us, order.cause, rank, order.number)
+            place: Place = (due_us, DELIVERY, order.left_us, order.cause, rank, order.number)
             yield Arrival(place, self, offset, frame, sealed.frame, _NO_REASON)
         self.read = records[-1].offset + 1
-        self.clear_us = max(self.clear_us, clock.at_us(records[-1].timestamp * 1_000_000))
+        # The writer sets the time of a record, so it may be anything.
+        written_us = clock.at_us(records[-1].timestamp * 1_000_000)
+        self.clear_us = max(self.clear_us, min(written_us, now_us))
+
+    def skip(self, rank: int, until: int) -> "Arrival":
+        """Pass over what cannot be taken apart, up to an offset; return a dead letter about it."""
+        offset, self.read = self.read, until
+        self.waiting[offset] = None
+        return self._refused(offset, rank, b"", f"expected records, found none up to {until}")
+
+    def _refused(self, offset: int, rank: int, value: bytes, reason: str) -> "Arrival":
+        topic = self.partition.topic
+        why = {"topic": topic, "offset": str(offset), "why": _line(reason)}
+        place: Place = (Micros(0), DELIVERY, 0, 0, rank, offset)
+        return Arrival(place, self, offset, None, value[:SEALED_BYTES_MAX], why)
+
+    def __lt__(self, other: "Stream") -> bool:
+        """Stand before another: what claims the same place on two topics goes by the topic."""
+        return self.partition.topic < other.partition.topic  # type: ignore[no-any-return]
 
     def _belongs(self, frame: Envelope) -> None:
         route = self.route
@@ -132,6 +151,8 @@ class Intake:
         self._verifier = verifier
         self._ranks = ranks
         self._clock = clock
+        self._began_s = time.time()
+        self._why = ""
         consumer.assign(list(self.streams))
         for partition, stream in self.streams.items():
             consumer.seek(partition, stream.read)
@@ -141,24 +162,57 @@ class Intake:
 
         Raises:
             InputLost: messages are gone that nobody will send again.
-            KafkaError: the broker refuses.
         """
         try:
             fetched = await self._consumer.getmany(timeout_ms=wait_ms, max_records=FETCHED_MAX)
         except OffsetOutOfRangeError as error:
             await self._find_place(error.args[0])
             return False
+        except reader.UNREADABLE:
+            fetched = await self._read_around()
+        except KafkaError as error:  # such as no leave to read; then it is silent about the topic
+            self._why = f": {error or type(error).__name__}"
+            return False
         for partition, records in fetched.items():
-            stream = self.streams[partition]
-            rank = self._ranks[stream.route.sender]
-            for arrival in stream.check(records, self._verifier, rank, self._clock):
-                heapq.heappush(self.waiting, arrival)
-            if len(stream.waiting) > WAITING_MAX and not stream.paused:
-                self._consumer.pause(partition)
-                stream.paused = True
+            self._take_in(partition, records)
         for partition, stream in self.streams.items():
             self._note_clear(partition, stream)
         return bool(fetched)
+
+    def _take_in(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        stream = self.streams[partition]
+        rank = self._ranks[stream.route.sender]
+        for arrival in stream.check(records, self._verifier, rank, self._clock):
+            heapq.heappush(self.waiting, arrival)
+        if len(stream.waiting) > WAITING_MAX and not stream.paused:
+            self._consumer.pause(partition)
+            stream.paused = True
+
+    async def _read_around(self) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Return what can be read; what cannot is noted as a dead letter."""
+        positions = {
+            partition: stream.read
+            for partition, stream in self.streams.items()
+            if not stream.paused
+        }
+        try:
+            found = await reader.read_around(self._consumer, positions, FETCHED_MAX)
+        except KafkaError:
+            for partition, offset in positions.items():
+                self._consumer.seek(partition, offset)
+            return {}
+        for partition, (_, until) in found.skipped.items():
+            if records := found.records.pop(partition, None):
+                self._take_in(partition, records)
+            stream = self.streams[partition]
+            heapq.heappush(self.waiting, stream.skip(self._ranks[stream.route.sender], until))
+        return found.records
+
+    def silence(self) -> str:
+        """Return which topic the broker has been silent about for long, or nothing."""
+        read = [one for one, stream in self.streams.items() if not stream.paused]
+        line = reader.silence(self._consumer, read, self._began_s, time.time())
+        return line and line + self._why
 
     def _note_clear(self, partition: TopicPartition, stream: Stream) -> None:
         heard_ms = self._consumer.last_poll_timestamp(partition)
@@ -167,9 +221,8 @@ class Intake:
 
     async def _find_place(self, lost: Mapping[TopicPartition, int]) -> None:
         """Go on where a topic still has something: it was truncated, or made anew (P8, P58)."""
-        first = await self._consumer.beginning_offsets(list(lost))
-        for partition, offset in lost.items():
-            stream, found = self.streams[partition], first[partition]
+        for partition, found in (await reader.beginnings(self._consumer, lost)).items():
+            stream, offset = self.streams[partition], lost[partition]
             # From a channel's gap its sender is asked again; an order is never sent again.
             if stream.ordered:
                 raise InputLost(
@@ -177,7 +230,9 @@ class Intake:
                     f"{found}: orders between are lost"
                 )
             log.warning("topic_gap", topic=partition.topic, expected=offset, found=found)
-            stream.read = found
+            # Its offsets may begin again, so what still waits is not of this stream.
+            fresh = self.streams[partition] = Stream(stream.route, found)
+            fresh.clear_us = stream.clear_us
             self._consumer.seek(partition, found)
 
     def clear_us(self) -> Micros:
@@ -196,6 +251,12 @@ class Intake:
 
 
 _NO_REASON: Mapping[str, str] = {}
+
+
+def _line(reason: str) -> str:
+    """Return a reason as one line that is not too long."""
+    line = " ".join(reason.split())
+    return line if len(line) <= WHY_MAX else line[: WHY_MAX - 3] + "..."
 
 
 def _number(text: bytes | None, default: int) -> int:

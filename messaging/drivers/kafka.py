@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer
 from messaging.drivers import client
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
-from messaging.drivers.intake import NEVER, Arrival, Intake, Stream
+from messaging.drivers.intake import Arrival, Intake, Stream
 from messaging.drivers.publisher import Publisher
 from messaging.durable import Durable
 from messaging.errors import InputLost
@@ -27,7 +27,6 @@ NEVER_US = Micros(2**62)
 COMMIT_EVENTS = 500  # most events of one commit
 BACKLOG_MAX = 5_000  # records to publish; beyond that the node waits for the broker
 IDLE_MS, BUSY_MS = 20, 2  # how long to wait for records; with 0 the client would never fetch
-SILENT_S = 5.0  # after which the broker's silence is worth a word
 
 log = structlog.get_logger()
 
@@ -70,7 +69,7 @@ class KafkaNode:
         self._settle_us = settle_us
         self._publisher = Publisher(connection, store.published)
         self._publisher.put(durable.unpublished())
-        self._heard_us = NEVER
+        self._silence = ""
         self.taken = self.late = self.refused = 0
         self.complete = False
 
@@ -97,10 +96,7 @@ class KafkaNode:
     @property
     def note(self) -> str:
         """Return why the node waits, or nothing."""
-        silent_s = (self._clock.now_us() - self._heard_us) / self._clock.speed / 1e6
-        if self._heard_us != NEVER and silent_s > SILENT_S and not self.complete:
-            return f"no word from the broker on every topic for {silent_s:.0f} s"
-        return self._publisher.note
+        return self._silence or self._publisher.note
 
     async def run(self, stop: asyncio.Event, tell: Callable[[], None]) -> None:
         """Handle events until `stop` is set or time is up; `tell` is called after each round.
@@ -133,6 +129,7 @@ class KafkaNode:
         intake = Intake(consumer, streams, self._verifier, self._ranks, self._clock)
         while not stop.is_set() and not self.complete:
             await self._round(intake)
+            self._silence = "" if self.complete else intake.silence()
             tell()
             self._publisher.check()
         while self.complete and self._publisher.backlog and not stop.is_set():
@@ -142,7 +139,6 @@ class KafkaNode:
     async def _round(self, intake: Intake) -> None:
         """Fetch, handle what is due, commit, hand over to be published."""
         await intake.fetch(self._patience_ms(intake))
-        self._heard_us = max(self._heard_us, intake.clear_us())
         moved = True
         while moved and self._publisher.backlog < BACKLOG_MAX:
             frontier_us = self._frontier_us(intake)

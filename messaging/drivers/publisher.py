@@ -37,6 +37,7 @@ class Publisher:
         self._waiting: deque[Row] = deque()
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stuck = ""  # at which topic
         self.published = published
         self.note = ""
 
@@ -69,12 +70,16 @@ class Publisher:
         while True:
             producer = client.producer(self._connection)
             try:
-                await producer.start()
+                self._stuck = ""
+                async with asyncio.timeout(DEADLINE_S):  # it tries for ever to get a number
+                    await producer.start()
                 while True:
                     await self._publish(producer)
             except (KafkaError, TimeoutError, OSError) as error:
-                self.note = f"publishing: {str(error) or type(error).__name__}"
-                log.warning("publish_again", why=self.note, rows=len(self._waiting))
+                why = f"publishing{self._stuck}: {str(error) or type(error).__name__}"
+                if why != self.note:
+                    log.warning("publish_again", why=why, rows=len(self._waiting))
+                self.note = why
                 await asyncio.sleep(RETRY_S)
             finally:
                 # Closing waits for a broker that may be gone; what is not certain is sent again.
@@ -85,16 +90,26 @@ class Publisher:
             self._more.clear()
             await self._more.wait()
         count = min(CHUNK, len(self._waiting))
-        async with asyncio.timeout(DEADLINE_S):
-            sent = []
-            for place in range(count):
-                row = self._waiting[place]
-                headers = list(_headers.decode(row.headers))
-                sent.append(await producer.send(row.topic, row.data, partition=0, headers=headers))
-            await asyncio.gather(*sent)
+        sent: list[asyncio.Future[object]] = []
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                for place in range(count):
+                    row = self._waiting[place]
+                    headers = list(_headers.decode(row.headers))
+                    send = producer.send(row.topic, row.data, partition=0, headers=headers)
+                    sent.append(await send)
+                await asyncio.gather(*sent)
+        except (KafkaError, TimeoutError):
+            stuck = next((n for n, one in enumerate(sent) if not _certain(one)), len(sent))
+            self._stuck = f" to {self._waiting[min(stuck, count - 1)].topic}"
+            raise
         self.note = ""
         for _ in range(count):
             self.published = self._waiting.popleft().number
+
+
+def _certain(sent: "asyncio.Future[object]") -> bool:
+    return sent.done() and not sent.cancelled() and sent.exception() is None
 
 
 async def _close(producer: AIOKafkaProducer) -> None:

@@ -8,39 +8,48 @@ had not delivered, and carries some of it twice.
 
 import asyncio
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from messaging.codec import decode_frame
-from messaging.drivers import client
+from messaging.drivers import client, reader
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
 from messaging.drivers.publisher import Publisher
-from messaging.durable import AT, read_order
+from messaging.durable import AT, ORDER, TRACE, read_order
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
-from messaging.identity import Sealed, Verifier
-from messaging.messages import LinkChanged
+from messaging.identity import SEALED_BYTES_MAX, Sealed, Verifier
+from messaging.messages import Family, LinkChanged
 from messaging.network import LinkKey, LinkPolicy, Network
 from messaging.store import Headers, Row, Store
-from messaging.topics import LINK_TOPIC, Route
+from messaging.topics import LINK_TOPIC, Route, dead_letters
 from messaging.units import OPERATOR, RELAY, Micros
 
 FETCHED_MAX = 500
 PENDING_MAX = 20_000  # frames of a topic on their way; beyond that it is not read on
 SAVE_S = 0.5  # how often cursors are written; what a crash may carry twice
 IDLE_MS, BUSY_MS = 10, 2
+CARRIED_BYTES_MAX = SEALED_BYTES_MAX + 1  # enough for the reader to see that it is too long
+HEADER_BYTES_MAX, WHY_MAX = 64, 300
+CONTROL = TopicPartition(LINK_TOPIC, 0)
 
 log = structlog.get_logger()
 
 
 class Parcel(NamedTuple):
-    """A frame on its way: when it arrives, and where it stood."""
+    """A frame on its way: when it arrives, where it stood, and the topic it goes to.
+
+    Attributes:
+        life: of the source, as in `_Source`.
+    """
 
     at_us: Micros
     number: int
@@ -48,6 +57,8 @@ class Parcel(NamedTuple):
     offset: int
     headers: Headers
     data: bytes
+    topic: str
+    life: int
 
 
 class Bridges:
@@ -64,23 +75,36 @@ class Bridges:
         }
 
     def change(self, key: LinkKey, from_us: Micros, policy: LinkPolicy) -> None:
-        """Let frames sent at or after `from_us` travel by another policy."""
-        self._versions[key].append((from_us, Network(self._seed, {key: policy})))
+        """Let frames sent at or after `from_us` travel by another policy; said again, nothing."""
+        versions = self._versions[key]
+        place = bisect_left([known_us for known_us, _ in versions], from_us)
+        if place == len(versions) or versions[place][0] != from_us:
+            versions.insert(place, (from_us, Network(self._seed, {key: policy})))
 
     def arrivals(self, frame: Envelope, left_us: Micros) -> Sequence[Micros]:
         """Return when copies of a frame arrive that left at `left_us`."""
         versions = self._versions[frame.sender, frame.receiver]
-        network = next(one for from_us, one in reversed(versions) if from_us <= left_us)
+        found = (one for from_us, one in reversed(versions) if from_us <= left_us)
+        network = next(found, versions[0][1])
         return network.arrivals(frame, left_us)
 
 
 class _Source:
-    """One topic that the relay reads, and what of it is still on its way."""
+    """One topic that the relay reads, and what of it is still on its way.
+
+    Attributes:
+        life: how often its offsets have begun again.
+    """
 
     def __init__(self, route: Route, offset: int) -> None:
         self.route = route
         self.read = offset
         self.under_way: dict[int, int] = {}  # offset -> copies not yet delivered
+        self.life = 0
+
+    def begin(self, offset: int) -> None:
+        """Go on elsewhere; what is on its way counts no more, for offsets may come again."""
+        self.read, self.under_way, self.life = offset, {}, self.life + 1
 
     @property
     def cursor(self) -> int:
@@ -117,6 +141,10 @@ class Relay:
         self._heap: list[Parcel] = []
         self._number = 0
         self._sources: dict[TopicPartition, _Source] = {}
+        control = Route(LINK_TOPIC, OPERATOR, RELAY, Family.CONTROL, False)
+        self._control = _Source(control, store.cursors().get(LINK_TOPIC, 0))
+        self._began_s = 0.0
+        self._silence = ""
         self._delivering: list[tuple[int, Parcel]] = []
         self._publisher = Publisher(connection, 0)
         self.carried = self.lost = self.unreadable = 0
@@ -136,7 +164,7 @@ class Relay:
     @property
     def note(self) -> str:
         """Return why the relay waits, or nothing."""
-        return self._publisher.note
+        return self._silence or self._publisher.note
 
     async def run(self, stop: asyncio.Event, tell: Callable[[], None]) -> None:
         """Carry until `stop` is set.
@@ -158,21 +186,22 @@ class Relay:
         stop: asyncio.Event,
         tell: Callable[[], None],
     ) -> None:
-        control = TopicPartition(LINK_TOPIC, 0)
+        self._began_s = time.time()
         cursors = self._store.cursors()
         for route in self._routes:
             source = _Source(route, cursors.get(route.topic, 0))
             self._sources[TopicPartition(route.topic, 0)] = source
-        consumer.assign([control, *self._sources])
-        consumer.seek(control, 0)  # what links are like is all the changes there have been
+        consumer.assign([CONTROL, *self._sources])
+        consumer.seek(CONTROL, 0)  # what links are like is all the changes there have been
         for partition, source in self._sources.items():
             consumer.seek(partition, source.read)
         consumer.pause(*self._sources)
-        end = (await consumer.end_offsets([control]))[control]
+        end = await self._control_end(consumer, stop, tell)
         saved_s = asyncio.get_running_loop().time()
         while not stop.is_set():
-            await self._fetch(consumer, control)
-            if self._sources and await consumer.position(control) >= end:
+            await self._fetch(consumer)
+            opened = await consumer.position(CONTROL) >= end
+            if opened:
                 consumer.resume(*self._open())
             self._deliver()
             self._settle()
@@ -180,6 +209,7 @@ class Relay:
             if now_s - saved_s > SAVE_S:
                 self._save()
                 saved_s = now_s
+            self._listen(consumer, [CONTROL, *self._open()] if opened else [CONTROL])
             tell()
             self._publisher.check()
         self._settle()
@@ -193,7 +223,29 @@ class Relay:
             if len(source.under_way) < PENDING_MAX
         ]
 
-    async def _fetch(self, consumer: AIOKafkaConsumer, control: TopicPartition) -> None:
+    def _listen(self, consumer: AIOKafkaConsumer, read: Iterable[TopicPartition]) -> None:
+        """Note which of the topics that are read the broker is silent about."""
+        self._silence = reader.silence(consumer, read, self._began_s, time.time())
+
+    async def _control_end(
+        self, consumer: AIOKafkaConsumer, stop: asyncio.Event, tell: Callable[[], None]
+    ) -> int:
+        """Return where the operator's words end, once the broker says."""
+        while not stop.is_set():
+            try:
+                end = int((await consumer.end_offsets([CONTROL]))[CONTROL])
+            except KafkaError:
+                self._listen(consumer, [CONTROL])
+                tell()
+                continue
+            if end < self._control.read:
+                expected = self._control.read
+                log.warning("topic_gap", topic=LINK_TOPIC, expected=expected, found=end)
+                self._control.begin(end)
+            return end
+        return 0
+
+    async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
         wait_ms = IDLE_MS
         if self._heap:
             due_ms = self._clock.seconds_until(self._heap[0].at_us) * 1e3
@@ -203,7 +255,11 @@ class Relay:
         except OffsetOutOfRangeError as error:
             await self._find_place(consumer, error.args[0])
             return
-        for record in fetched.pop(control, ()):
+        except reader.UNREADABLE:
+            fetched = await self._read_around(consumer)
+        except KafkaError:  # such as no leave to read; then it is silent about the topic
+            return
+        for record in fetched.pop(CONTROL, ()):
             self._change(record)
         for partition, records in fetched.items():
             source = self._sources[partition]
@@ -212,27 +268,45 @@ class Relay:
             if len(source.under_way) >= PENDING_MAX:
                 consumer.pause(partition)
 
+    async def _read_around(
+        self, consumer: AIOKafkaConsumer
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Return what can be read; what cannot leaves a gap, and its reader asks for more."""
+        paused = consumer.paused()
+        positions = {one: it.read for one, it in self._sources.items() if one not in paused}
+        positions[CONTROL] = self._control.read
+        try:
+            found = await reader.read_around(consumer, positions, FETCHED_MAX)
+        except KafkaError:
+            for partition, offset in positions.items():
+                consumer.seek(partition, offset)
+            return {}
+        for partition, (bad, until) in found.skipped.items():
+            log.warning("unreadable", topic=partition.topic, offset=bad, until=until)
+            self._sources.get(partition, self._control).read = until
+        return found.records
+
     async def _find_place(
         self, consumer: AIOKafkaConsumer, lost: Mapping[TopicPartition, int]
     ) -> None:
         """Go on where a topic still has something; what is gone, its readers ask for again."""
-        first = await consumer.beginning_offsets(list(lost))
-        for partition, offset in lost.items():
-            log.warning("topic_gap", topic=partition.topic, expected=offset, found=first[partition])
-            if partition in self._sources:
-                self._sources[partition].read = first[partition]
-            consumer.seek(partition, first[partition])
+        for partition, found in (await reader.beginnings(consumer, lost)).items():
+            expected = lost[partition]
+            log.warning("topic_gap", topic=partition.topic, expected=expected, found=found)
+            self._sources.get(partition, self._control).begin(found)
+            consumer.seek(partition, found)
 
     def _accept(self, source: _Source, record: ConsumerRecord) -> None:
         """Draw when copies of a record arrive, and put them on their way."""
-        source.read = record.offset + 1
+        source.read = max(source.read, record.offset + 1)
         data, route, now_us = record.value or b"", source.route, self._clock.now_us()
+        kept = _kept(record.headers)
         try:
             frame = decode_frame(_sealed.decode(data).frame)
             if (frame.sender, frame.receiver, frame.family) != route[1:4]:
                 raise FrameRefused("not of this topic")
-            left_us = read_order(dict(record.headers), frame).left_us
-            arrivals = self._bridges.arrivals(frame, min(left_us, now_us))
+            left_us = read_order(dict(kept), frame).left_us
+            arrivals = self._bridges.arrivals(frame, Micros(min(left_us, now_us)))
         except (FrameRefused, ValueError, RecursionError):
             # Whether it is refused is for the reader to say, who keeps it as evidence.
             self.unreadable += 1
@@ -242,13 +316,22 @@ class Relay:
             return
         source.under_way[record.offset] = len(arrivals)
         for at_us in arrivals:
-            self._number += 1
-            headers = (*record.headers, (AT, str(max(0, at_us)).encode()))
-            parcel = Parcel(at_us, self._number, route, record.offset, headers, data)
-            heapq.heappush(self._heap, parcel)
+            headers = (*kept, (AT, str(max(0, at_us)).encode()))
+            self._send(source, record, at_us, headers, route.read_from)
+
+    def _send(
+        self, source: _Source, record: ConsumerRecord, at_us: Micros, headers: Headers, topic: str
+    ) -> None:
+        self._number += 1
+        data = (record.value or b"")[:CARRIED_BYTES_MAX]
+        where = source.route, record.offset
+        parcel = Parcel(at_us, self._number, *where, headers, data, topic, source.life)
+        heapq.heappush(self._heap, parcel)
 
     def _change(self, record: ConsumerRecord) -> None:
         """Change a link as an operator says."""
+        source, is_new = self._control, record.offset >= self._control.read
+        source.read = max(source.read, record.offset + 1)
         try:
             frame = decode_frame(self._verifier.open(record.value or b"", OPERATOR).frame)
             message = frame.message
@@ -256,10 +339,20 @@ class Relay:
                 raise FrameRefused(f"expected LinkChanged, found {type(message).__name__}")
             policy = self._resolve(message)
         except FrameRefused as error:
-            log.warning("refused", topic=record.topic, offset=record.offset, why=str(error))
+            if is_new:  # all words are read again at each start
+                self._refuse(record, str(error)[:WHY_MAX])
             return
         self._bridges.change((message.source, message.target), frame.sent_us, policy)
         log.info("link_changed", from_us=frame.sent_us, **msgspec.structs.asdict(message))
+
+    def _refuse(self, record: ConsumerRecord, reason: str) -> None:
+        """Put what is no operator's word to the dead letters (P28)."""
+        self.refused += 1
+        why = {"topic": record.topic, "offset": str(record.offset), "why": reason}
+        log.warning("refused", **why)
+        headers = tuple((name, word.encode()) for name, word in why.items())
+        self._control.under_way[record.offset] = 1
+        self._send(self._control, record, self._clock.now_us(), headers, dead_letters(RELAY))
 
     def _deliver(self) -> None:
         """Hand over what has arrived."""
@@ -268,7 +361,7 @@ class Relay:
             parcel = heapq.heappop(self._heap)
             number = self.carried = self.carried + 1
             headers = msgspec.msgpack.encode(parcel.headers)
-            rows.append(Row(number, parcel.route.read_from, 0, headers, parcel.data))
+            rows.append(Row(number, parcel.topic, 0, headers, parcel.data))
             self._delivering.append((number, parcel))
         self._publisher.put(rows)
 
@@ -279,7 +372,10 @@ class Relay:
             if number > self._publisher.published:
                 break
             certain += 1
-            source = self._sources[TopicPartition(parcel.route.topic, 0)]
+            partition = TopicPartition(parcel.route.topic, 0)
+            source = self._sources.get(partition, self._control)
+            if parcel.life != source.life:
+                continue
             copies = source.under_way[parcel.offset] - 1
             if copies:
                 source.under_way[parcel.offset] = copies
@@ -288,9 +384,17 @@ class Relay:
         del self._delivering[:certain]
 
     def _save(self) -> None:
-        self._store.commit(
-            cursors={source.route.topic: source.cursor for source in self._sources.values()}
-        )
+        sources = (self._control, *self._sources.values())
+        self._store.commit(cursors={source.route.topic: source.cursor for source in sources})
 
 
 _sealed = msgspec.msgpack.Decoder(Sealed)
+
+
+def _kept(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
+    """Return the headers that are ours: of others there may be more than a topic takes."""
+    return tuple(
+        (name, word)
+        for name, word in headers
+        if name in (ORDER, TRACE) and word is not None and len(word) <= HEADER_BYTES_MAX
+    )

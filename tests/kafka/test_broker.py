@@ -1,5 +1,6 @@
 """The broker that we start, on the real thing: what it keeps, and what its topics are like."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -297,9 +298,13 @@ def test_what_is_tied_dies_with_its_parent() -> None:
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     wait_until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
-    parent.send_signal(signal.SIGKILL)
-    parent.communicate(timeout=LIMIT_S)
-    wait_until(lambda: _ended(child))
+    try:
+        parent.send_signal(signal.SIGKILL)
+        parent.communicate(timeout=LIMIT_S)
+        wait_until(lambda: _ended(child))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def _ended(pid: int) -> bool:

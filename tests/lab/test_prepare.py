@@ -17,7 +17,7 @@ from messaging.store import Entry, Store
 from messaging.units import SECOND_US
 
 SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "live.toml"
-CHOICES = Choices(scenario=SCENARIO)
+CHOICES = Choices(scenario=SCENARIO, monitor_port=0)
 PLAN = Plan(
     deployment="x", bootstrap="127.0.0.1:1", epoch_ns=0, speed=60.0, settle_ms=1, monitor_port=1
 )
@@ -31,7 +31,9 @@ def refusal(folder: Path, choices: Choices, *, fresh: bool = False) -> str:
 
 def test_fewer_spokes_are_the_first_and_more_are_copies_with_names_of_their_own() -> None:
     def names(count: int) -> tuple[str, ...]:
-        return names_of(prepare.scenario_of(Choices(scenario=SCENARIO, spokes=count)))
+        return names_of(
+            prepare.scenario_of(Choices(scenario=SCENARIO, spokes=count, monitor_port=0))
+        )
 
     assert names(2) == ("base", "optimism")
     assert names(3) == ("base", "optimism", "unichain")
@@ -51,12 +53,12 @@ def test_a_copied_spoke_is_like_the_one_it_copies() -> None:
 @pytest.mark.parametrize("count", [0, 33])
 def test_a_number_of_spokes_that_cannot_be(tmp_path: Path, count: int) -> None:
     assert "--spokes: expected 1 to 32" in refusal(
-        tmp_path, Choices(scenario=SCENARIO, spokes=count)
+        tmp_path, Choices(scenario=SCENARIO, spokes=count, monitor_port=0)
     )
 
 
 def test_a_spoke_may_not_be_named_like_a_process(tmp_path: Path) -> None:
-    choices = Choices(scenario=SCENARIO, sets=("spokes.base.name=relay",))
+    choices = Choices(scenario=SCENARIO, sets=("spokes.base.name=relay",), monitor_port=0)
 
     assert "expected a name that no process has" in refusal(tmp_path, choices)
 
@@ -76,8 +78,8 @@ def test_a_folder_keeps_its_scenario(tmp_path: Path) -> None:
     scenario = prepare.scenario_of(Choices(scenario=SCENARIO, seed=7))
     write_plan(tmp_path, PLAN, scenario)
 
-    assert prepare.decide(tmp_path, Choices(), fresh=False) == scenario
-    same = Choices(scenario=SCENARIO, seed=7)
+    assert prepare.decide(tmp_path, Choices(monitor_port=0), fresh=False) == scenario
+    same = Choices(scenario=SCENARIO, seed=7, monitor_port=0)
     assert prepare.decide(tmp_path, same, fresh=False) == scenario
     assert "expected the scenario that the folder has" in refusal(tmp_path, CHOICES)
     assert prepare.decide(tmp_path, CHOICES, fresh=True).seed == 1
@@ -86,7 +88,9 @@ def test_a_folder_keeps_its_scenario(tmp_path: Path) -> None:
 def test_a_stack_without_passwords_does_not_get_some_later(tmp_path: Path) -> None:
     write_plan(tmp_path, PLAN, prepare.scenario_of(CHOICES))
 
-    assert "expected a stack with passwords" in refusal(tmp_path, Choices(secure=True))
+    assert "expected a stack with passwords" in refusal(
+        tmp_path, Choices(secure=True, monitor_port=0)
+    )
 
 
 def test_a_taken_port_is_refused_and_0_finds_one(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from lab.stack.supervisor import (
 )
 
 ROOT = Path(__file__).parent.parent.parent
-LIMIT_S = 20.0  # to wait for what must happen; not what is measured
+LIMIT_S = 30.0  # to wait for what must happen; not what is measured
 
 # Stops cleanly on SIGTERM and at the end of its standard input, as our processes do.
 GOOD = """
@@ -40,6 +40,20 @@ signal.signal(signal.SIGTERM, stop)
 open(sys.argv[1] + "/" + sys.argv[2] + ".up", "w").write(str(os.getpid()))
 sys.stdin.read()
 stop()
+"""
+# Stops when it is told to, but not before there is a file `go`.
+SLOW = """
+import os, signal, sys, time
+def stop(*_):
+    open(sys.argv[1] + "/told", "w").write("x")
+    while not os.path.exists(sys.argv[1] + "/go"):
+        time.sleep(0.01)
+    open(sys.argv[1] + "/order", "a").write(sys.argv[2] + "\\n")
+    os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+open(sys.argv[1] + "/" + sys.argv[2] + ".up", "w").write(str(os.getpid()))
+while True:
+    signal.pause()
 """
 STUBBORN = """
 import os, signal, sys
@@ -106,7 +120,7 @@ class Stage:
             time.sleep(0.005)
 
     def up(self, *roles: str) -> bool:
-        return all((self.folder / f"{role}.up").exists() for role in roles)
+        return all(written(self.folder / f"{role}.up") for role in roles)
 
     def said(self, event: str, key: str) -> list[object]:
         return [one[key] for one in self.events if one["event"] == event]
@@ -118,6 +132,11 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     yield one
     one.supervisor.kill()
     one.tick_until(lambda: one.supervisor.over)
+
+
+def written(path: Path) -> bool:
+    """Tell whether a file is there with all that is written to it at once."""
+    return path.exists() and path.read_text() != ""
 
 
 def exists(pid: int) -> bool:
@@ -199,6 +218,20 @@ def test_stages_stop_one_after_the_other(stage: Stage) -> None:
     assert [child.phase for child in stage.supervisor.children] == [Phase.STOPPED] * 3
 
 
+def test_a_stage_is_not_told_to_stop_while_the_one_before_it_stops(stage: Stage) -> None:
+    slow, good = stage.child("slow", SLOW), stage.child("good", GOOD)
+    stage.run([slow], [good])
+    stage.tick_until(lambda: stage.up("slow", "good"))
+
+    stage.supervisor.stop(stage.now_s)
+    stage.tick_until(lambda: written(stage.folder / "told"))
+    ticks = iter(range(100))  # time enough for a wrong word to arrive
+    stage.tick_until(lambda: next(ticks) == 99)
+    (stage.folder / "go").write_text("")
+    stage.tick_until(lambda: stage.supervisor.over)
+    assert (stage.folder / "order").read_text().split() == ["slow", "good"]
+
+
 def test_one_that_does_not_stop_is_killed_and_does_not_hold_up_the_others(stage: Stage) -> None:
     stubborn, good = stage.child("stubborn", STUBBORN), stage.child("good", GOOD)
     stage.run([stubborn], [good])
@@ -264,8 +297,7 @@ time.sleep(600)
 """
     owner = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
-        wait_for((tmp_path / "good.up").exists)
-        wait_for(lambda: (tmp_path / "good.up").read_text() != "")
+        wait_for(lambda: written(tmp_path / "good.up"))
         pid = int((tmp_path / "good.up").read_text())
         assert exists(pid)
     finally:
@@ -304,3 +336,11 @@ def test_a_process_is_known_by_its_start_too(tmp_path: Path) -> None:
         sleeper.kill()
         sleeper.wait()
     assert register.end(found, signal.SIGTERM, 0.0)
+
+
+def test_a_process_that_has_ended_is_not_alive_before_its_parent_has_noticed() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+
+    assert not exists(ended.pid)
+    ended.wait()

@@ -4,12 +4,12 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import msgspec
 import pytest
@@ -227,9 +227,7 @@ def test_one_liquidation_is_one_trace_wherever_it_is_told() -> None:
 
 
 def frames_of(name: NodeId) -> list[Envelope]:
-    return [
-        one for record in seen_by(name) for one in record.effects if isinstance(one, Envelope)
-    ]
+    return [one for record in seen_by(name) for one in record.effects if isinstance(one, Envelope)]
 
 
 # --- stopping anywhere ------------------------------------------------------------------
@@ -573,22 +571,15 @@ def test_an_order_is_read_as_it_was_written(left_us: int, cause: int, number: in
     assert read_order({"order": header, "other": b"x"}, FRAME) == (left_us, cause, number)
 
 
-junk: st.SearchStrategy[Any] = st.one_of(
-    st.none(),
-    st.binary(max_size=20),
-    st.sampled_from([b"-5.1.1", b"5.1", b"5.1.1.1", b"1e3.1.1", b"1_0.1.1", b" 1.1.1", b"1.-1.1"]),
-    st.integers(0, 5_000).map(lambda size: b"9" * size + b".1.1"),
+junk = st.one_of(
+    st.binary(max_size=20).filter(lambda header: header.count(b".") != 2),
+    st.sampled_from([b"", b"5.1", b"5.1.1.1", b"1e3.1.1", b"x.1.1", b"1..1", b"\xff.1.1"]),
+    st.integers(5_000, 9_000).map(lambda size: b"9" * size + b".1.1"),
 )
 
 
 @given(junk)
-def test_no_header_of_whoever_writes_to_a_topic_takes_a_frame_out_of_time(
-    header: bytes | None,
-) -> None:
-    """No seal covers headers; a client may leave one empty, which is None."""
-    found = read_order({"order": header}, FRAME)  # type: ignore[dict-item]
-    assert 0 <= min(found)
-    assert max(found) < 2**64
-    if header is None or header.count(b".") != 2 or b"-" in header or b"e" in header:
-        assert found == Order(Micros(77), DELIVERY, 0)
+def test_a_header_that_is_none_of_ours_leaves_a_frame_its_own_time(header: bytes) -> None:
+    """No seal covers headers: whoever writes to the topic chooses them."""
+    assert read_order({"order": header}, FRAME) == Order(Micros(77), DELIVERY, 0)
     assert read_order({}, FRAME) == Order(Micros(77), DELIVERY, 0)

@@ -193,23 +193,22 @@ def places(value: Any, change: Callable[[Any], None]) -> Iterator[Callable[[], C
             yield from places(item, partial(value.__setitem__, index))
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
-            yield from places(
-                item,
-                lambda new, index=index: change(  # type: ignore[misc]
-                    (*value[:index], new, *value[index + 1 :])
-                    if type(value) is tuple
-                    else type(value)(*value[:index], new, *value[index + 1 :])
-                ),
-            )
+            yield from places(item, partial(change_item, value, index, change))
     elif isinstance(value, np.ndarray):
-        for index in np.ndindex(value.shape):
+        for where in np.ndindex(value.shape):
             if value.dtype.kind == "i":
-                yield from places(int(value[index]), partial(value.__setitem__, index))
+                yield from places(int(value[where]), partial(value.__setitem__, where))
     elif not isinstance(value, Enum) and hasattr(value, "__reduce_ex__"):
         names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
         for name in [*names, *getattr(value, "__dict__", {})]:
             if not callable(getattr(value, name)):
                 yield from places(getattr(value, name), partial(setattr, value, name))
+
+
+def change_item(value: Any, index: int, change: Callable[[Any], None], new: Any) -> None:
+    """Put a tuple with another item in the place of a tuple."""
+    items = (*value[:index], new, *value[index + 1 :])
+    change(items if type(value) is tuple else type(value)(*items))
 
 
 @pytest.mark.parametrize("name", [HUB, NodeId("base")])

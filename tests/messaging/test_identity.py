@@ -10,7 +10,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nacl.signing import VerifyKey
 
-from messaging.drivers.client import TOPIC_BYTES_MAX
 from messaging.errors import FrameRefused, InputRefused
 from messaging.identity import (
     NO_DIGEST,
@@ -33,7 +32,6 @@ SIGNER = Signer(DOMAIN, bytes(32))
 HUB_SIGNER = Signer(DOMAIN, b"\1" * 32)
 VERIFIER = Verifier(DOMAIN, {BASE: SIGNER.public, HUB: HUB_SIGNER.public})
 NO_SIGNATURE = bytes(64)
-REASON_BYTES_MAX = TOPIC_BYTES_MAX - SEALED_BYTES_MAX - 512  # beside the bytes of a dead letter
 
 digests = st.binary(min_size=32, max_size=32)
 
@@ -54,8 +52,6 @@ def changed(data: bytes, **fields: bytes) -> bytes:
 def refusal_of(data: bytes, sender: NodeId = BASE, verifier: Verifier = VERIFIER) -> str:
     with pytest.raises(FrameRefused) as refused:
         verifier.open(data, sender)
-    assert "\n" not in str(refused.value)
-    assert len(str(refused.value).encode()) < REASON_BYTES_MAX
     return str(refused.value)
 
 
@@ -84,7 +80,10 @@ def test_any_messagepack_tool_and_any_ed25519_can_check_a_seal() -> None:
 
 
 def test_no_bit_of_a_sealed_frame_can_be_changed() -> None:
-    sealed = seal(b"pay 5 to ann", SIGNER.digest(b"first", NO_DIGEST))
+    sealed = seal(
+        b"pay 5 dollars to ann, and nothing to anybody else whatever they say",
+        SIGNER.digest(b"first", NO_DIGEST),
+    )
     for place in range(len(sealed)):
         for bit in range(8):
             forged = bytearray(sealed)
@@ -95,7 +94,9 @@ def test_no_bit_of_a_sealed_frame_can_be_changed() -> None:
 @pytest.mark.parametrize("field", ["domain", "key", "before", "frame", "signature"])
 @given(data=st.data())
 def test_no_field_can_have_another_value_of_any_size(field: str, data: st.DataObject) -> None:
-    sealed = seal(b"pay 5 to ann", b"\7" * 32)
+    sealed = seal(
+        b"pay 5 dollars to ann, and nothing to anybody else whatever they say", b"\7" * 32
+    )
     known = getattr(parts(sealed), field)
     other = data.draw(st.binary(max_size=80).filter(lambda value: value != known))
 
@@ -130,7 +131,7 @@ values = st.recursive(
 @example(b"\x91" * 50_000)  # a list in a list in a list
 @example(b"\xdd\xff\xff\xff\xff")  # a list of four billion, none of which comes
 @example(msgpack.packb(["x" * 60_000, b"", b"", b"", b"", b""]))
-def test_whatever_comes_is_refused_in_one_short_line(data: bytes) -> None:
+def test_whatever_else_comes_is_refused_and_nothing_else_happens(data: bytes) -> None:
     refusal_of(data)
     (found,) = VERIFIER.open_row([data], BASE, {})
     assert isinstance(found, FrameRefused)
@@ -286,6 +287,15 @@ def test_one_signature_vouches_for_all_before_it_and_for_none_after() -> None:
     found = at_once(row[::-1], {})[::-1]
 
     assert [isinstance(one, Sealed) for one in found] == [True] * 21 + [False] * 19
+
+
+@given(
+    st.permutations(
+        [*[changed(data, signature=NO_SIGNATURE) for data in stream(9)[:-1]], stream(9)[-1]]
+    )
+)
+def test_of_a_row_in_any_order_only_the_newest_signature_is_looked_at(row: list[bytes]) -> None:
+    assert all(isinstance(one, Sealed) for one in at_once(row, {}))
 
 
 def test_what_comes_later_is_vouched_for_by_what_came_before_it_but_only_if_that_was_true() -> None:
