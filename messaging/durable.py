@@ -265,7 +265,7 @@ def _sound(snapshot: Snapshot | None) -> _Memory | None:
         return None
     try:
         memory = pickle.loads(snapshot.state[_SUM_BYTES:])  # our own file, and its sum is right
-    except (pickle.UnpicklingError, AttributeError, ImportError, TypeError):
+    except (pickle.UnpicklingError, AttributeError, ImportError, TypeError, ValueError, EOFError):
         return None  # of another version of this code; the journal has it all
     if not isinstance(memory, _Memory):
         return None

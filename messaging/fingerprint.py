@@ -21,7 +21,11 @@ def fingerprint(value: object) -> str:
     """
     pieces: list[bytes] = []
     _walk(value, pieces)
-    return blake2b(b"\0".join(pieces), digest_size=DIGEST_BYTES).hexdigest()
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for piece in pieces:
+        digest.update(b"%d:" % len(piece))
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _walk(value: Any, out: list[bytes]) -> None:
@@ -29,7 +33,7 @@ def _walk(value: Any, out: list[bytes]) -> None:
     if value is None or kind in (bool, int, float, str):
         out.append(repr(value).encode())
     elif kind is bytes:
-        out.append(value)
+        out += [b"bytes", value]
     elif isinstance(value, Enum):
         out.append(repr(value.value).encode())
     elif isinstance(value, msgspec.Struct):

@@ -35,7 +35,14 @@ _ABSENT = object()
 Digest32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
-class Sealed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="sealed.1"):
+class Sealed(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    array_like=True,
+    tag="sealed.1",
+    forbid_unknown_fields=True,
+):
     """What stands on a topic.
 
     Attributes:
@@ -149,11 +156,10 @@ class Verifier:
             if not isinstance(sealed_or_gone, Sealed):
                 continue
             if vouched.pop(digest, _ABSENT) is _ABSENT:
-                try:
-                    self._verify(sealed_or_gone, sender)
-                except FrameRefused as error:
+                refusal = self._refusal([found[place] for place in places[digest]], sender)
+                if refusal is not None:
                     for place in places[digest]:
-                        found[place] = error
+                        found[place] = refusal
                     continue
             before = sealed_or_gone.before
             while (link := left.pop(before, None)) is not None:
@@ -177,6 +183,20 @@ class Verifier:
         if sealed.key != self._keys.get(sender):
             raise FrameRefused(f"expected the key of {sender}, found {sealed.key.hex()}")
         return sealed
+
+    def _refusal(
+        self, copies: Sequence[Sealed | FrameRefused], sender: NodeId
+    ) -> FrameRefused | None:
+        """Return why none of these copies of a frame is authentic, or None if one is."""
+        refused = None
+        for sealed in copies:
+            assert isinstance(sealed, Sealed)
+            try:
+                self._verify(sealed, sender)
+                return None
+            except FrameRefused as error:
+                refused = error
+        return refused
 
     def _verify(self, sealed: Sealed, sender: NodeId) -> None:
         message = PURPOSE + sealed.digest()
@@ -227,6 +247,9 @@ def read_verifier(folder: Path, domain: bytes) -> Verifier:
     for path in sorted(folder.glob("*.pub")):
         try:
             key = bytes.fromhex(path.read_text())
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputRefused(str(path), expected="a public key", found=reason) from None
         except ValueError:
             key = b""
         if len(key) != 32:

@@ -8,7 +8,7 @@ import fcntl
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, Self, TypeAlias
+from typing import IO, Any, NamedTuple, Self, TypeAlias
 
 from messaging.errors import InputRefused, StoreFailed
 
@@ -140,6 +140,7 @@ class Store:
                 self.published = published
             db.execute("COMMIT")
         except sqlite3.Error as error:
+            db.close()  # memory is ahead of the disk: nothing may be written any more
             raise self._failed(error) from None
 
     def keep(self, snapshot: Snapshot) -> None:
@@ -179,21 +180,27 @@ class Store:
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """Yield the journal behind a place."""
         query = "SELECT place, at_us, event FROM journal WHERE place > ? ORDER BY place"
-        yield from map(Entry._make, self._db.execute(query, (after,)))
+        yield from map(Entry._make, self._read(query, after))
 
     def cursors(self) -> dict[str, int]:
         """Return the offset to read next, by topic."""
-        return dict(self._db.execute("SELECT topic, next_offset FROM inbox"))
+        return dict(self._read("SELECT topic, next_offset FROM inbox"))
 
     def rows(self) -> Iterator[Row]:
         """Yield the records kept in the outbox, oldest first."""
         query = "SELECT number, topic, seq, headers, data FROM outbox ORDER BY number"
-        yield from map(Row._make, self._db.execute(query))
+        yield from map(Row._make, self._read(query))
 
     def snapshot(self) -> Snapshot | None:
         """Return the snapshot, if there is one."""
-        found = self._db.execute("SELECT place, fingerprint, state FROM snapshot").fetchone()
+        found = next(self._read("SELECT place, fingerprint, state FROM snapshot"), None)
         return Snapshot(*found) if found else None
+
+    def _read(self, query: str, *words: int) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._db.execute(query, words)
+        except sqlite3.Error as error:
+            raise StoreFailed(f"{self._path}: cannot be read ({error})") from None
 
     def _failed(self, error: sqlite3.Error) -> StoreFailed:
         return StoreFailed(f"{self._path}: cannot be written ({error}); nothing is published")

@@ -22,10 +22,13 @@ from lab.scenario import Scenario
 from lab.stack.plan import KEYS, WORLD, Plan, State, Status, read_status, write_plan
 from lab.stack.prepare import nodes_of
 from lab.stack.topics import create_topics
+from messaging.codec import decode_frame
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
-from messaging.identity import write_keys
-from messaging.units import HUB, RELAY, Micros
+from messaging.identity import Sealed, write_keys
+from messaging.units import HUB, MARKET, RELAY, Micros
+from tests.kafka import records
+from tests.kafka.audit import Heard, said
 
 LIMIT_S = 120.0  # to wait for what must happen; a busy machine needs it, nothing is measured by it
 POLL_S = 0.02
@@ -45,6 +48,8 @@ BUSY = {  # a lane of two seconds, and patience to match: what is lost is soon a
     "reporting": {"tend_s": 10.0, "ack_after_s": 10.0, "watermark_s": 10.0},
     "reservation": {"ttl_s": 300.0, "patience_s": 600.0},
 }
+
+_sealed = msgspec.msgpack.Decoder(Sealed)
 
 
 def scenario(spokes: int = 1, **changed: Any) -> Scenario:
@@ -71,7 +76,7 @@ class Stack:
         bootstrap: str,
         scenario: Scenario,
         *,
-        speed: float = 240.0,
+        speed: float = 160.0,
         settle_ms: int = 120,
         lead_s: float = 1.0,
     ) -> None:
@@ -215,7 +220,7 @@ class Stack:
         return lines
 
     def wait(self, holds: Callable[[], bool], what: str) -> None:
-        """Wait until something holds."""
+        """Wait until something holds; say what there is if it does not."""
         until_s = time.monotonic() + LIMIT_S
         while not holds():
             if time.monotonic() > until_s:
@@ -239,11 +244,22 @@ class Stack:
         status = self.status(role)
         return status.state is not State.WAITING and status.at_us >= at_us
 
-    def go_on(self, scenario_s: float) -> Micros:
-        """Let hub and spokes live on for a while; return the scenario time before that."""
-        now_us = self.now_us()
-        self.reach(now_us + round(scenario_s * 1e6))
-        return now_us
+    # --- what must have arrived ---------------------------------------------------------
+
+    def said_so_far(self) -> dict[str, int]:
+        """Return the newest number of each row that may not have a hole, by topic."""
+        nodes = (*self.spokes, HUB)
+        found = said(self.folder, nodes)
+        for topic in (f"{what}.{spoke}" for what in (MARKET, "order") for spoke in self.spokes):
+            for record in records.newest(self.connection, topic):
+                found[topic] = decode_frame(_sealed.decode(record.value).frame).seq
+        return found
+
+    def heal(self) -> dict[str, int]:
+        """Wait until all that has been said by now is in its reader's journal; return it."""
+        wanted, heard = self.said_so_far(), Heard(self.folder, (*self.spokes, HUB))
+        self.wait(lambda: not heard.missing(wanted), f"all of {wanted} to arrive")
+        return wanted
 
 
 @contextmanager

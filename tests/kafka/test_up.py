@@ -31,13 +31,19 @@ SMALL = (
 )
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave `runs/live/latest` of this checkout alone."""
+    monkeypatch.chdir(tmp_path)
+
+
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "lab", *words]
 
 
 def omnimargin(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command(*words), capture_output=True, text=True, cwd=ROOT, check=False, timeout=LIMIT_S
+        command(*words), capture_output=True, text=True, check=False, timeout=LIMIT_S
     )
     assert done.returncode == expect, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -86,6 +92,12 @@ class Up:
             return False
         return self.row(role).state == "running"
 
+    def pid(self, role: str) -> int:
+        """Return the id of a process that runs."""
+        pid = self.row(role).pid
+        assert pid > 0, self.text()  # 0 would be a signal to ourselves
+        return pid
+
     def wait_for(self, what: Callable[[], bool]) -> None:
         def both() -> bool:
             assert self.process.poll() is None, self.text()
@@ -109,7 +121,6 @@ def up(folder: Path, *words: str) -> Iterator[Up]:
             stdout=out,
             stderr=out,
             text=True,
-            cwd=ROOT,
             start_new_session=True,
         )
     try:
@@ -154,10 +165,10 @@ def test_a_stack_is_shown_changed_killed_in_part_and_stopped_and_goes_on(tmp_pat
         assert said.startswith("base hub: constant:70s from scenario time 0:0")
         stack.wait_for(lambda: "link_changed" in (folder / "logs" / "relay.jsonl").read_text())
 
-        victim = stack.row("hub").pid
+        victim = stack.pid("hub")
         os.kill(victim, signal.SIGKILL)
         stack.wait_for(lambda: stack.row("hub").restarts == 1 and stack.runs("hub"))
-        assert stack.row("hub").pid != victim
+        assert stack.pid("hub") != victim
 
         assert "stopped" in omnimargin("down", where).stderr
         assert stack.ended() == 0
@@ -195,7 +206,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     folder = tmp_path / "stack"
     with up(folder, *SMALL) as stack:
         stack.wait_for(lambda: stack.runs("hub"))
-        os.kill(stack.row("hub").pid, signal.SIGSTOP)
+        os.kill(stack.pid("hub"), signal.SIGSTOP)
         stack.process.send_signal(signal.SIGINT)
         wait_for(lambda: "stopping" in stack.text(), stack.text)
         stack.process.send_signal(signal.SIGINT)
