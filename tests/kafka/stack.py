@@ -246,6 +246,12 @@ class Stack:
 
     # --- what must have arrived ---------------------------------------------------------
 
+    def go_on(self, scenario_s: float) -> Micros:
+        """Let hub and spokes live on for a while; return the scenario time before that."""
+        now_us = self.now_us()
+        self.reach(now_us + round(scenario_s * 1e6))
+        return now_us
+
     def said_so_far(self) -> dict[str, int]:
         """Return the newest number of each row that may not have a hole, by topic."""
         nodes = (*self.spokes, HUB)
