@@ -360,7 +360,7 @@ class HaltOrdered(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="halt
     `finding` says what was expected and found, for people.
     """
 
-    spokes: Annotated[tuple[NodeName, ...], Meta(min_length=1, max_length=ENTRIES_MAX)]
+    spokes: Annotated[tuple[NodeName, ...], Meta(max_length=ENTRIES_MAX)]
     finding: Annotated[str, Meta(max_length=1_024)]
 
 
