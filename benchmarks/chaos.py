@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -133,14 +134,15 @@ def run(kills: int, seed: int, folder: Path) -> Report:
             pid = stack.pid(role)
             if pid is None:
                 continue  # still down from the last time
-            if dice.random() < 0.04 and role != "broker":
-                os.kill(pid, signal.SIGSTOP)
-                time.sleep(PAUSE_S)
-                os.kill(pid, signal.SIGCONT)
-                paused[role] += 1
-            else:
-                os.kill(pid, signal.SIGKILL)
-                killed[role] += 1
+            with suppress(ProcessLookupError):  # it went down since
+                if dice.random() < 0.04 and role != "broker":
+                    os.kill(pid, signal.SIGSTOP)
+                    time.sleep(PAUSE_S)
+                    os.kill(pid, signal.SIGCONT)
+                    paused[role] += 1
+                else:
+                    os.kill(pid, signal.SIGKILL)
+                    killed[role] += 1
         for role in VICTIMS:
             stack.wait(role)
         _settle(folder)

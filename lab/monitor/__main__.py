@@ -9,6 +9,7 @@ import logging
 import signal
 import stat
 import sys
+import threading
 from os import fstat
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def main(folder: Path) -> int:
     set_up_logs()
     structlog.contextvars.bind_contextvars(role=MONITOR)
     logging.basicConfig(level=logging.WARNING, handlers=[_ToStructlog()])
+    threading.excepthook = lambda died: log.warning(f"Faust's thread ended: {died.exc_value!r}")
     try:
         uvloop.run(serve(folder))
     except OmnimarginError as error:

@@ -64,7 +64,7 @@ class Herald:
                     for record in records:
                         self._note(record.value or b"", verifier)
         finally:
-            await consumer.stop()
+            await client.stop(consumer)
 
     def _note(self, value: bytes, verifier: Verifier) -> None:
         try:

@@ -38,14 +38,14 @@ class Metrics(Collector):
 
     def _of_spokes(self) -> Iterable[Metric]:
         spokes = self._summary.spokes()
-        for name, sample in next(iter(spokes.values())).items():
+        for name in next(iter(spokes.values())):
             if name == "halt":
                 continue
             money = name.endswith("_usd6")
             unit = name.removesuffix("_s") + "_seconds" if name.endswith("_s") else name
             family = GaugeMetricFamily(
                 f"omnimargin_{name.removesuffix('6') if money else unit}",
-                f"{type(sample).__name__} of a spoke: {name.replace('_', ' ')}",
+                f"Of a spoke: {name.removesuffix('_usd6').replace('_', ' ')}",
                 labels=["spoke"],
             )
             for spoke, row in spokes.items():

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from faust.exceptions import FaustError
 
 from lab.amounts import usd6
@@ -26,6 +26,7 @@ from lab.world import deposits_of
 from messaging.drivers import client
 from messaging.drivers.client import FETCH_BYTES_MAX
 from messaging.drivers.clock import Clock
+from messaging.drivers.reader import UNREADABLE, read_around
 from messaging.errors import OmnimarginError
 from messaging.identity import read_signer, read_verifier
 from messaging.topics import HALT_TOPIC
@@ -101,7 +102,7 @@ class Monitor:
                     await self._follow(stop)
                 self._tell(State.STOPPED)
         finally:
-            await self._consumer.stop()
+            await client.stop(self._consumer)
 
     async def _follow(self, stop: asyncio.Event) -> None:
         try:
@@ -165,14 +166,27 @@ class Monitor:
         """Read on until cancelled.
 
         Raises:
-            KafkaError: what was to be read is gone.
+            KafkaError: the broker refuses.
+            WorkerFailed: what was to be read is gone.
         """
         while True:
-            fetched = await self._consumer.getmany(timeout_ms=IDLE_MS, max_records=FETCHED_MAX)
-            for partition, records in fetched.items():
+            for partition, records in (await self._fetch()).items():
                 row = [(one.offset, one.value or b"", one.headers) for one in records]
                 self._reader.read(partition.topic, row)
             await asyncio.sleep(0)
+
+    async def _fetch(self) -> dict[TopicPartition, list[ConsumerRecord]]:
+        try:
+            return dict(await self._consumer.getmany(timeout_ms=IDLE_MS, max_records=FETCHED_MAX))
+        except OffsetOutOfRangeError as error:
+            (topic, _), offset = next(iter(error.args[0].items()))
+            raise WorkerFailed(f"expected offset {offset:,} of {topic}, found none") from None
+        except UNREADABLE:
+            positions = {one: self._reader.next_offsets[one.topic] for one in self._partitions}
+            found = await read_around(self._consumer, positions, FETCHED_MAX)
+            for (topic, _), (bad, until) in found.skipped.items():
+                log.warning("unreadable", topic=topic, offset=bad, until=until)
+            return found.records
 
     async def _ends(self) -> Mapping[str, int]:
         """Ask where each topic ends.
@@ -207,7 +221,7 @@ class Monitor:
                 worker.counts_hops = True
             if behind is None:
                 self._tell(State.WAITING, "for the broker")
-            elif self._recovery_ms:
+            elif self._recovery_ms and self._summary.worker:
                 self._tell(State.RUNNING, "" if caught_up else f"{behind} records behind")
             else:
                 self._tell(State.RECOVERING, f"{behind} records to read")
@@ -236,7 +250,7 @@ class Monitor:
             state=state,
             at_us=Micros(max(0, self._clock.now_us())),
             events=self._reader.frames,
-            refused=self._reader.refused.total(),
+            refused=self._reader.refused.total() + self._books.refused,
             recovery_ms=self._recovery_ms,
             note=note,
         )

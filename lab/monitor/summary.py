@@ -38,6 +38,7 @@ class Summary:
             "note": self.note,
             "frames": reader.frames,
             "refused": dict(reader.refused),
+            "misplaced": books.refused,
             "dead_letters": dict(reader.dead_letters),
             "spokes": spokes,
             "all": _sums(spokes) | {"bad_debt_usd6": books.accounts.bad_debt_usd6()},

@@ -111,3 +111,17 @@ async def started(
             tell()
             await asyncio.sleep(0.5)
     return False
+
+
+async def stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, whatever it is at.
+
+    One whose fetch waits for its next try ends its own `stop` with CancelledError, before it has
+    closed its connections (aio-libs/aiokafka#647).
+    """
+    stopping = asyncio.create_task(consumer.stop())
+    await asyncio.wait([stopping])
+    if stopping.cancelled():
+        await consumer._client.close()
+    else:
+        stopping.result()

@@ -116,7 +116,7 @@ class KafkaNode:
                 self._durable.snapshot(found)
                 log.info("stopped", at_us=self.at_us, events=self.events, fingerprint=found)
         finally:
-            await consumer.stop()
+            await client.stop(consumer)
 
     async def _rounds(
         self,

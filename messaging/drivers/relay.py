@@ -178,7 +178,7 @@ class Relay:
                 if await client.started(consumer, stop, tell):
                     await self._rounds(consumer, stop, tell)
         finally:
-            await consumer.stop()
+            await client.stop(consumer)
 
     async def _rounds(
         self,
@@ -335,7 +335,9 @@ class Relay:
         try:
             frame = decode_frame(self._verifier.open(record.value or b"", OPERATOR).frame)
             message = frame.message
-            if not isinstance(message, LinkChanged) or frame.receiver != RELAY:
+            if (frame.sender, frame.receiver, frame.family) != source.route[1:4]:
+                raise FrameRefused("expected operator/relay/control, found another's")
+            if not isinstance(message, LinkChanged):
                 raise FrameRefused(f"expected LinkChanged, found {type(message).__name__}")
             policy = self._resolve(message)
         except FrameRefused as error:

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lab import running
 from lab.result import Result
@@ -67,7 +67,7 @@ def said(folder: Path, nodes: Sequence[NodeId]) -> dict[str, int]:
     return dict(row for node in nodes for row in rows(folder / f"{node}.db", query))
 
 
-def rows(path: Path, query: str, *values: object) -> list[tuple[object, ...]]:
+def rows(path: Path, query: str, *values: object) -> list[Any]:
     """Ask a node's file, which the node may be writing to."""
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
@@ -89,20 +89,20 @@ class Watched:
         self.nodes = self._journals.nodes
         self.sent: dict[str, set[bytes]] = {}
         self.handled: dict[str, set[bytes]] = {}
-
-    @property
-    def failed(self) -> tuple[Micros, NodeId, Event] | None:
-        return self._journals.failed
+        self.failed: tuple[Micros, NodeId, Event] | None = None
 
     def run(self) -> Iterator[Record]:
         for endpoint in build(self._journals.scenario).endpoints:
             self._note(endpoint.start())  # what is said before the first event is in no record
-        for record in self._journals.run():
-            self._note(record.effects)
-            event = record.event
-            if type(event) is Envelope and record.node in self.nodes:
-                self.handled.setdefault(topic_of(event), set()).add(encode_frame(event))
-            yield record
+        try:
+            for record in self._journals.run():
+                self._note(record.effects)
+                event = record.event
+                if type(event) is Envelope and record.node in self.nodes:
+                    self.handled.setdefault(topic_of(event), set()).add(encode_frame(event))
+                yield record
+        finally:
+            self.failed = self._journals.failed
 
     def _note(self, effects: Sequence[Output]) -> None:
         for effect in effects:

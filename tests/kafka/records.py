@@ -19,19 +19,14 @@ def read(connection: Connection, topic: str) -> list[ConsumerRecord]:
     return asyncio.run(_read(connection, topic))
 
 
-def newest(connection: Connection, topic: str) -> list[ConsumerRecord]:
-    """Return a topic's last record, if it has any."""
-    return asyncio.run(_read(connection, topic, most=1))
-
-
-async def _read(connection: Connection, topic: str, most: int = 10**9) -> list[ConsumerRecord]:
+async def _read(connection: Connection, topic: str) -> list[ConsumerRecord]:
     consumer, partition = client.consumer(connection), TopicPartition(topic, 0)
     await consumer.start()
     try:
         consumer.assign([partition])
         first = (await consumer.beginning_offsets([partition]))[partition]
         end = (await consumer.end_offsets([partition]))[partition]
-        consumer.seek(partition, max(first, end - most))
+        consumer.seek(partition, first)
         found: list[ConsumerRecord] = []
         while await consumer.position(partition) < end:
             fetched = await consumer.getmany(partition, timeout_ms=1_000)

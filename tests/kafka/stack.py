@@ -19,22 +19,25 @@ import msgspec
 
 from lab import reading, world
 from lab.scenario import Scenario
+from lab.stack.outside import border_driver
 from lab.stack.plan import KEYS, WORLD, Plan, State, Status, read_status, write_plan
 from lab.stack.prepare import nodes_of
 from lab.stack.topics import create_topics
-from messaging.codec import decode_frame
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
-from messaging.identity import Sealed, write_keys
-from messaging.units import HUB, MARKET, RELAY, Micros
-from tests.kafka import records
-from tests.kafka.audit import Heard, said
+from messaging.identity import write_keys
+from messaging.store import PUBLISHED
+from messaging.topics import topic_of
+from messaging.units import HUB, RELAY, Micros
+from tests.kafka.audit import Audit, Heard, audit, busy, rows, said
 
 LIMIT_S = 120.0  # to wait for what must happen; a busy machine needs it, nothing is measured by it
 POLL_S = 0.02
 ROOT = Path(__file__).parents[2]
 MARCH_2020 = ROOT / "scenarios" / "march_2020.toml"
-BUSY = {  # a lane of two seconds, and patience to match: what is lost is soon asked for
+BUSY: dict[
+    str, Any
+] = {  # a lane of two seconds, and patience to match: what is lost is soon asked for
     "latency": "constant:2s",
     "duration_h": 18.0,
     "prices": {"start_hours": 4.4},  # the steep fall, so that there is something to liquidate
@@ -48,8 +51,6 @@ BUSY = {  # a lane of two seconds, and patience to match: what is lost is soon a
     "reporting": {"tend_s": 10.0, "ack_after_s": 10.0, "watermark_s": 10.0},
     "reservation": {"ttl_s": 300.0, "patience_s": 600.0},
 }
-
-_sealed = msgspec.msgpack.Decoder(Sealed)
 
 
 def scenario(spokes: int = 1, **changed: Any) -> Scenario:
@@ -254,18 +255,46 @@ class Stack:
 
     def said_so_far(self) -> dict[str, int]:
         """Return the newest number of each row that may not have a hole, by topic."""
-        nodes = (*self.spokes, HUB)
-        found = said(self.folder, nodes)
-        for topic in (f"{what}.{spoke}" for what in (MARKET, "order") for spoke in self.spokes):
-            for record in records.newest(self.connection, topic):
-                found[topic] = decode_frame(_sealed.decode(record.value).frame).seq
+        found = said(self.folder, (*self.spokes, HUB))
+        query = "SELECT value FROM meta WHERE name = ?"
+        left = sum(
+            int(str(value)) for (value,) in rows(self.folder / f"{WORLD}.db", query, PUBLISHED)
+        )
+        driver, border = border_driver(self.scenario, reading.duration_us(self.scenario))
+        for _ in driver.run():
+            for frame in border.left[:left]:
+                if frame.receiver != HUB:  # prices for the hub may be lost: the next one says more
+                    found[topic_of(frame)] = frame.seq
+            left -= len(border.left)
+            border.left.clear()
+            if left <= 0:
+                break
         return found
+
+    def in_business(self) -> None:
+        """Wait until there is enough going on to disturb."""
+        self.reach(300_000_000)
+        self.wait(lambda: self.status(RELAY).events > 100, "frames to be carried")
 
     def heal(self) -> dict[str, int]:
         """Wait until all that has been said by now is in its reader's journal; return it."""
         wanted, heard = self.said_so_far(), Heard(self.folder, (*self.spokes, HUB))
         self.wait(lambda: not heard.missing(wanted), f"all of {wanted} to arrive")
         return wanted
+
+    def tracebacks(self) -> list[str]:
+        """Return the ends of logs in which something unforeseen is."""
+        logs = [self.text(role) for role in self.roles]
+        return [log[-4_000:] for log in logs if "Traceback" in log]
+
+    def finish(self) -> Audit:
+        """Wait until all that was lost is made good, stop the stack, look at everything."""
+        wanted = self.heal()
+        self.down()
+        assert not self.tracebacks()
+        found = audit(self.folder, wanted)
+        busy(found)
+        return found
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from messaging.store import PUBLISHED
 from messaging.topics import DELIVERED, channel_topic, routes
 from messaging.units import HUB, RELAY, NodeId
 from tests.kafka import records
-from tests.kafka.audit import Audit, Watched, audit, busy
+from tests.kafka.audit import Watched, audit
 from tests.kafka.stack import BUSY, Stack, paused, scenario
 
 pytestmark = pytest.mark.kafka
@@ -52,27 +52,8 @@ def prepared(broker: Broker, tmp_path: Path) -> Iterator[Stack]:
 def stack(prepared: Stack) -> Stack:
     """Return a stack in the middle of its business."""
     prepared.up()
-    in_business(prepared)
+    prepared.in_business()
     return prepared
-
-
-def in_business(stack: Stack) -> None:
-    stack.reach(300_000_000)
-    stack.wait(lambda: stack.status(RELAY).events > 100, "frames to be carried")
-
-
-def heal(stack: Stack) -> Audit:
-    """Wait until all that was lost is made good, stop the stack, look at everything."""
-    wanted = stack.heal()
-    stack.down()
-    assert not tracebacks(stack)
-    found = audit(stack.folder, wanted)
-    busy(found)
-    return found
-
-
-def tracebacks(stack: Stack) -> list[str]:
-    return [stack.text(role)[-4_000:] for role in stack.roles if "Traceback" in stack.text(role)]
 
 
 def all_wait(stack: Stack) -> None:
@@ -98,7 +79,7 @@ def test_a_broker_that_is_away_is_waited_for(stack: Stack, broker: Broker) -> No
     assert all(stack.runs(role) for role in stack.roles)
 
     broker.start()
-    heal(stack)
+    stack.finish()
 
 
 def test_a_broker_that_is_not_there_yet_is_waited_for(prepared: Stack, broker: Broker) -> None:
@@ -106,8 +87,8 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(prepared: Stack, broker: B
     prepared.up()
     all_wait(prepared)
     broker.start()
-    in_business(prepared)
-    heal(prepared)
+    prepared.in_business()
+    prepared.finish()
 
 
 # --- the disk ---------------------------------------------------------------------------
@@ -152,7 +133,7 @@ def check_ended(stack: Stack, role: str) -> None:
 def test_a_full_disk_ends_processes_until_there_is_room(small_disk: Stack) -> None:
     stack = small_disk
     stack.up()
-    in_business(stack)
+    stack.in_business()
     ballast = stack.folder / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
@@ -161,12 +142,12 @@ def test_a_full_disk_ends_processes_until_there_is_room(small_disk: Stack) -> No
         check_ended(stack, role)
     stack.start(HUB)  # which is no use yet
     assert stack.ended(HUB) == NO_ROOM
-    assert not tracebacks(stack)
+    assert not stack.tracebacks()
 
     ballast.unlink()
     check_published(stack)
     stack.up()
-    heal(stack)
+    stack.finish()
 
 
 def test_a_quota_ends_the_hub_until_it_is_lifted(stack: Stack) -> None:
@@ -178,7 +159,7 @@ def test_a_quota_ends_the_hub_until_it_is_lifted(stack: Stack) -> None:
     check_published(stack)
 
     stack.up()
-    heal(stack)
+    stack.finish()
 
 
 # --- cursors ----------------------------------------------------------------------------
@@ -201,7 +182,7 @@ def test_cursors_that_are_rewound_apply_nothing_twice(stack: Stack) -> None:
     assert applied > 200
 
     stack.up()
-    assert heal(stack).repeats >= before.repeats + applied
+    assert stack.finish().repeats >= before.repeats + applied
 
 
 # --- topics -----------------------------------------------------------------------------
@@ -223,7 +204,7 @@ def test_topics_that_are_made_anew_under_their_readers_are_filled_again(stack: S
     make_anew(stack, UP, ARRIVED)
     stack.wait(lambda: UP in gaps(stack, RELAY), "the relay to notice")
     stack.wait(lambda: ARRIVED in gaps(stack, HUB), "the hub to notice")
-    heal(stack)
+    stack.finish()
 
 
 def test_a_topic_that_is_gone_is_waited_for_by_its_name(stack: Stack) -> None:
@@ -242,7 +223,7 @@ def test_a_topic_that_is_gone_is_waited_for_by_its_name(stack: Stack) -> None:
     stack.up(RELAY)
     grown(stack, ARRIVED)
     stack.up(HUB)
-    heal(stack)
+    stack.finish()
 
 
 def test_frames_that_are_truncated_away_are_asked_for_again(stack: Stack) -> None:
@@ -264,7 +245,7 @@ def test_frames_that_are_truncated_away_are_asked_for_again(stack: Stack) -> Non
     records.truncate(stack.connection, UP)
     stack.up(RELAY)
     stack.wait(lambda: UP in gaps(stack, RELAY), "the relay to notice")
-    heal(stack)
+    stack.finish()
 
 
 def test_orders_that_are_truncated_away_end_the_spoke(prepared: Stack) -> None:
@@ -280,7 +261,7 @@ def test_orders_that_are_truncated_away_end_the_spoke(prepared: Stack) -> None:
         assert len(lines) == time_
         assert lines[-1]["event"].startswith(f"{ORDERS}: expected offset ")
         assert f"begin at {first}" in lines[-1]["event"]
-    assert not tracebacks(prepared)
+    assert not prepared.tracebacks()
 
 
 # --- the hub ----------------------------------------------------------------------------
@@ -295,7 +276,7 @@ def test_a_hub_that_stands_still_for_long_goes_on(stack: Stack) -> None:
     code, said = stack.second(HUB)
     assert (code, len(said)) == (REFUSED, 1)
     assert "expected a file that no other process writes, found one in use" in said[0]
-    heal(stack)
+    stack.finish()
 
 
 def test_a_hub_that_is_killed_again_and_again_goes_on(stack: Stack) -> None:
@@ -309,4 +290,4 @@ def test_a_hub_that_is_killed_again_and_again_goes_on(stack: Stack) -> None:
         time.sleep(dice.uniform(0, 0.3))
     stack.kill(HUB)
     stack.up(HUB)
-    heal(stack)
+    stack.finish()

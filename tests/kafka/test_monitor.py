@@ -345,7 +345,6 @@ def test_a_topic_that_has_lost_its_beginning_blinds_for_its_spoke_only(quiet: Wa
     assert quiet.figures()["spokes"][BASE]["blind"]
 
 
-@pytest.mark.xfail(run=False, reason="stopped while it waits, the monitor exits 1: to be mended")
 def test_it_waits_for_the_broker_and_goes_on(quiet: Watcher, broker: Broker) -> None:
     broker.stop()
     quiet.start()
@@ -369,7 +368,6 @@ def test_it_waits_for_the_broker_and_goes_on(quiet: Watcher, broker: Broker) -> 
     broker.start()
 
 
-@pytest.mark.xfail(run=False, reason="stopped while it waits, the monitor exits 1: to be mended")
 def test_it_stops_while_it_waits(quiet: Watcher, broker: Broker) -> None:
     broker.stop()
     quiet.start()
@@ -382,7 +380,6 @@ def test_it_stops_while_it_waits(quiet: Watcher, broker: Broker) -> None:
     assert quiet.status().state is State.STOPPED
 
 
-@pytest.mark.xfail(run=False, reason="a topic made anew is not noticed every time: to be mended")
 def test_a_topic_made_anew_ends_it_and_blinds_the_next_for_that_spoke(quiet: Watcher) -> None:
     optimism, connection = NodeId("optimism"), quiet.stack.connection
     asked = ReservationRequested(
@@ -397,7 +394,9 @@ def test_a_topic_made_anew_ends_it_and_blinds_the_next_for_that_spoke(quiet: Wat
     records.create(connection, UP)
     assert quiet.process is not None
     assert quiet.process.wait(LIMIT_S) == 1
-    assert f"expected {UP} to end at 3 at least, found 0" in quiet.said().splitlines()[-1]
+    last = quiet.said().splitlines()[-1]
+    end, read = f"expected {UP} to end at 3 at least, found 0", f"expected offset 3 of {UP}, found"
+    assert end in last or read in last  # whichever asks first
 
     quiet.up()
     quiet.write(UP, BASE, HUB, use(b"never granted   ", 1), first=4)

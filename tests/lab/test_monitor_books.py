@@ -14,10 +14,13 @@ import pytest
 from lab.measures import Measures
 from lab.monitor.books import Books, Terms
 from lab.monitor.delays import HOPS, Spread
+from lab.monitor.reader import Reader
 from lab.monitor.service import terms_of
 from lab.plants import planted
 from lab.world import World, build
+from messaging.codec import encode_frame
 from messaging.envelope import Envelope
+from messaging.identity import NO_DIGEST, domain_of, read_signer, read_verifier, write_keys
 from messaging.messages import (
     CHANNEL_FAMILIES,
     Acknowledged,
@@ -831,3 +834,35 @@ def test_books_take_frames_as_they_are_encoded() -> None:
     assert books.findings == []
     books.feed(talk.tape[0].topic, msgspec.structs.replace(old, ack_seq=77))
     assert [finding.rule for finding in books.findings] == ["W1"]
+
+
+def test_the_reader_counts_what_is_no_frame_and_blinds_behind_a_gap(tmp_path: Path) -> None:
+    write_keys(tmp_path, (BASE, OPTIMISM, HUB))
+    domain = domain_of("test")
+    signers = {node: read_signer(tmp_path, node, domain) for node in (BASE, OPTIMISM, HUB)}
+    talk = beginning()
+    rows: dict[str, list[bytes]] = defaultdict(list)
+    for written in talk.tape:
+        sealed, _ = signers[written.frame.sender].seal(encode_frame(written.frame), NO_DIGEST)
+        rows[written.topic].append(sealed)
+    reader = Reader(Books(TERMS), read_verifier(tmp_path, domain))
+    up, down = "from-base.reservation", "to-base.reservation"
+    forged, _ = signers[OPTIMISM].seal(encode_frame(talk.tape[0].frame), NO_DIGEST)
+    elsewhere = rows["from-base.liquidation"][0]
+
+    reader.read(up, [(place, data, ()) for place, data in enumerate(rows[up])])
+    reader.read(up, [(place, data, ()) for place, data in enumerate(rows[up])])  # once more
+    read = len(rows[up])
+    reader.read(up, [(read, b"no seal", ()), (read + 1, forged, ()), (read + 2, elsewhere, ())])
+    reader.read("dlq.hub", [(0, b"anything", ())])
+
+    assert reader.next_offsets[up] == read + 3
+    assert reader.frames == read + 4
+    assert reader.refused == {up: 2}
+    assert reader.books.refused == 1
+    assert reader.dead_letters == {"hub": 1}
+    assert reader.books.lines.counts[BASE].requested == 2
+    assert reader.books.docket.blind == set()
+
+    reader.read(down, [(5, rows[down][1], ())])  # five records before it are gone
+    assert reader.books.docket.blind == {BASE}

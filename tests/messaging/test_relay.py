@@ -36,7 +36,7 @@ CREDIT, PRICE = ROUTES["from-base.reservation"], ROUTES["price.oracle"]
 ROOM_BYTES = 1_024  # what Kafka puts around a record
 
 NOW_US = Micros(10**12)
-AGES_NS = 10**24  # a clock that stands still, see test_intake
+AGES_NS = 10**28  # a clock that stands still, see test_intake
 STILL = Clock(time.time_ns() - AGES_NS, (NOW_US * 1_000 + 500) / AGES_NS)
 EARLY = Clock(time.time_ns() + AGES_NS, (NOW_US * 1_000 + 500) / AGES_NS)  # before the beginning
 
