@@ -320,10 +320,16 @@ class Relay:
             self._send(source, record, at_us, headers, route.read_from)
 
     def _send(
-        self, source: _Source, record: ConsumerRecord, at_us: Micros, headers: Headers, topic: str
+        self,
+        source: _Source,
+        record: ConsumerRecord,
+        at_us: Micros,
+        headers: Headers,
+        topic: str,
+        most_bytes: int = CARRIED_BYTES_MAX,
     ) -> None:
         self._number += 1
-        data = (record.value or b"")[:CARRIED_BYTES_MAX]
+        data = (record.value or b"")[:most_bytes]
         where = source.route, record.offset
         parcel = Parcel(at_us, self._number, *where, headers, data, topic, source.life)
         heapq.heappush(self._heap, parcel)
@@ -354,7 +360,8 @@ class Relay:
         log.warning("refused", **why)
         headers = tuple((name, word.encode()) for name, word in why.items())
         self._control.under_way[record.offset] = 1
-        self._send(self._control, record, self._clock.now_us(), headers, dead_letters(RELAY))
+        where, now_us = dead_letters(RELAY), self._clock.now_us()
+        self._send(self._control, record, now_us, headers, where, SEALED_BYTES_MAX)
 
     def _deliver(self) -> None:
         """Hand over what has arrived."""
