@@ -133,8 +133,8 @@ class KafkaNode:
             tell()
             self._publisher.check()
         while self.complete and self._publisher.backlog and not stop.is_set():
+            await asyncio.sleep(0.01)
             tell()
-            await asyncio.sleep(0.1)
 
     async def _round(self, intake: Intake) -> None:
         """Fetch, handle what is due, commit, hand over to be published."""
