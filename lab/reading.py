@@ -17,12 +17,24 @@ from lab.scenario import BUFFERS, Scenario
 from markets import prices
 from markets.candle_path import CandleSource
 from messaging.errors import InputRefused, nearest
-from messaging.units import HOUR_US, HUB, Asset, Micros
+from messaging.units import (
+    HOUR_US,
+    HUB,
+    MARKET,
+    MONITOR,
+    OPERATOR,
+    ORACLE,
+    RELAY,
+    TRADERS,
+    Asset,
+    Micros,
+)
 
 _PATH = re.compile(r" - at `\$?(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _UNIT = re.compile(r"_(us|ms|s|m|min|h|d|days?|usd6?|bps?|pct|percent|ppm)$")
-RESERVED_NAMES = (HUB, "market", "oracle", "traders", "channel")
+# Of nodes, processes, keys and topics that are not a spoke's.
+RESERVED_NAMES = (HUB, MARKET, ORACLE, TRADERS, RELAY, MONITOR, OPERATOR, "world", "channel")
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -6,8 +6,11 @@ and sent again as the same bytes (P14). Rules P87 to P97 of docs/protocol.md.
 
 import heapq
 import pickle
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from hashlib import blake2b, sha256
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +19,7 @@ from messaging.codec import decode_event, encode_event, encode_frame
 from messaging.effects import SetTimer
 from messaging.endpoint import Endpoint, Output
 from messaging.envelope import Envelope
+from messaging.errors import FrameRefused
 from messaging.fingerprint import fingerprint
 from messaging.identity import NO_DIGEST, Signer
 from messaging.messages import CHANNEL_FAMILIES
@@ -71,7 +75,8 @@ class Durable:
         self._sealed = {(row.topic, row.seq): row.data for row in store.rows() if row.seq}
         self._number = store.last_number
         self._folding = True
-        memory = _sound(store.snapshot())
+        self._code = code_of(type(endpoint.node).__module__, __name__)
+        memory = _sound(store.snapshot(), self._code)
         self._memory = memory or _Memory(endpoint)
         if memory is None:
             effects = endpoint.start()
@@ -160,7 +165,7 @@ class Durable:
         """
         assert not self._entries, "a snapshot is of what is committed"
         state = pickle.dumps(self._memory, protocol=5)
-        self._store.keep(Snapshot(self._memory.place, found, _sum(state) + state))
+        self._store.keep(Snapshot(self._memory.place, found, _sum(self._code, state) + state))
         self._snapshot_place = self._memory.place
         self._forget()
 
@@ -193,7 +198,8 @@ class Durable:
         memory = self._memory
         memory.at_us = now_us
         if type(event) is TimerFired:
-            del memory.timers[event.name]
+            if memory.timers.pop(event.name, None) is None:
+                raise FrameRefused(f"expected a timer that is set, found {event.name}")
             self._carry(memory.endpoint.handle(now_us, event), TIMER)
             return
         assert type(event) is Envelope
@@ -259,14 +265,16 @@ def trace_of(frame: Envelope) -> bytes:
     return f"00-{liq_id.hex()}-{span}-01".encode()
 
 
-def _sound(snapshot: Snapshot | None) -> _Memory | None:
-    """Return the state in a snapshot, or None if it is damaged or of another version (P88)."""
-    if snapshot is None or _sum(snapshot.state[_SUM_BYTES:]) != snapshot.state[:_SUM_BYTES]:
+def _sound(snapshot: Snapshot | None, code: bytes) -> _Memory | None:
+    """Return the state in a snapshot, or None if it is damaged or of other code (P88)."""
+    if snapshot is None:
+        return None
+    if _sum(code, snapshot.state[_SUM_BYTES:]) != snapshot.state[:_SUM_BYTES]:
         return None
     try:
         memory = pickle.loads(snapshot.state[_SUM_BYTES:])  # our own file, and its sum is right
     except (pickle.UnpicklingError, AttributeError, ImportError, TypeError, ValueError, EOFError):
-        return None  # of another version of this code; the journal has it all
+        return None  # of another version of what the code stands on; the journal has it all
     if not isinstance(memory, _Memory):
         return None
     if snapshot.fingerprint and fingerprint(memory) != snapshot.fingerprint:
@@ -274,8 +282,19 @@ def _sound(snapshot: Snapshot | None) -> _Memory | None:
     return memory
 
 
-def _sum(data: bytes) -> bytes:
-    return blake2b(data, digest_size=_SUM_BYTES).digest()
+def _sum(code: bytes, data: bytes) -> bytes:
+    return blake2b(data, key=code, digest_size=_SUM_BYTES).digest()
+
+
+@cache
+def code_of(*modules: str) -> bytes:
+    """Return a digest of the sources of these modules' packages: what a fold depends on."""
+    digest = blake2b(digest_size=_SUM_BYTES)
+    for package in sorted({module.partition(".")[0] for module in modules}):
+        for folder in getattr(sys.modules[package], "__path__", ()):
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(path.read_bytes())
+    return digest.digest()
 
 
 class Order(NamedTuple):

@@ -9,6 +9,14 @@ from prometheus_client.registry import Collector
 from lab.monitor.summary import Summary
 from messaging.units import USD
 
+# What only grows; the rest goes up and down.
+COUNTED = frozenset(
+    {
+        *("orders", "fills", "requested", "granted", "rejected", "closed"),
+        *("liquidations_ordered", "liquidations_filled", "liquidations_done"),
+    }
+)
+
 
 class Metrics(Collector):
     """Makes metrics of the summary whenever it is asked."""
@@ -43,7 +51,8 @@ class Metrics(Collector):
                 continue
             money = name.endswith("_usd6")
             unit = name.removesuffix("_s") + "_seconds" if name.endswith("_s") else name
-            family = GaugeMetricFamily(
+            kind = CounterMetricFamily if name in COUNTED else GaugeMetricFamily
+            family = kind(
                 f"omnimargin_{name.removesuffix('6') if money else unit}",
                 f"Of a spoke: {name.removesuffix('_usd6').replace('_', ' ')}",
                 labels=["spoke"],

@@ -36,9 +36,9 @@ from lab.stack.options import (
     Verbose,
 )
 from lab.stack.plan import read_plan
-from lab.stack.prepare import Choices, set_up
+from lab.stack.prepare import Choices, in_use, roles_of, set_up
 from lab.stack.up import Wishes, bring_up
-from lab.stack.view import gather
+from lab.stack.view import by_their_word, gather
 from messaging.errors import InputRefused
 from messaging.messages import LinkChanged
 from messaging.units import NodeId, Ppm
@@ -143,8 +143,10 @@ def status_command(folder: Folder = None, json: Json = False) -> None:
     where = folders.chosen(folder)
     plan, scenario = read_plan(where)
     found = register.read(where)
-    runs = found is not None and register.alive(found.supervisor)
-    processes = found.processes if found is not None else ()
+    if found is not None:
+        runs, processes = register.alive(found.supervisor), found.processes
+    else:  # something else has started them
+        runs, processes = in_use(where), by_their_word(where, roles_of(scenario))
     view = gather(where, plan, scenario, processes, runs=runs)
     if json:
         _print_json({"running": runs, **msgspec.to_builtins(view)})

@@ -24,7 +24,7 @@ from messaging.errors import InputRefused, ReplayDiverged
 from messaging.identity import read_signer
 from messaging.node import Event, TimerFired
 from messaging.record import Record
-from messaging.store import Snapshot, Store
+from messaging.store import Store
 from messaging.units import HUB, Micros, NodeId
 
 _Key = tuple[Micros, int, int]
@@ -116,23 +116,19 @@ def _verify(folder: Path, plan: Plan, scenario: Scenario, name: NodeId) -> int:
     signer = read_signer(folder / KEYS, name, plan.domain)
     identity = {"role": name, "deployment": plan.deployment}
     with Store(folder / f"{name}.db", identity) as store, TemporaryDirectory() as scratch:
-        snapshot = store.snapshot()
-        if snapshot is None or not snapshot.fingerprint:
-            return 0
-        entries = (entry for entry in store.entries() if entry.place <= snapshot.place)
-        with Store(Path(scratch) / "fold.db", identity) as again:
-            again.commit(list(entries))
-            fold = Durable(endpoint_of(scenario, name), again, signer)
-        return _compare(name, fold, snapshot)
-
-
-def _compare(name: NodeId, fold: Durable, snapshot: Snapshot) -> int:
-    found = fold.fingerprint()
-    if (fold.place, found) != (snapshot.place, snapshot.fingerprint):
-        raise ReplayDiverged(
-            snapshot.place, fold.at_us, name, expected=snapshot.fingerprint, found=found
-        )
-    return fold.place
+        live = Durable(endpoint_of(scenario, name), store, signer)  # as a new process would be
+        entries, snapshot = list(store.entries()), store.snapshot()
+        lives = [(live.place, live.fingerprint())]
+        if snapshot is not None and snapshot.fingerprint:
+            lives.insert(0, (snapshot.place, snapshot.fingerprint))
+        for place, expected in dict.fromkeys(lives):
+            with Store(Path(scratch) / f"{place}.db", identity) as again:
+                again.commit([entry for entry in entries if entry.place <= place])
+                fold = Durable(endpoint_of(scenario, name), again, signer)
+            found = fold.fingerprint()
+            if (fold.place, found) != (place, expected):
+                raise ReplayDiverged(place, fold.at_us, name, expected=expected, found=found)
+        return live.place
 
 
 def endpoint_of(scenario: Scenario, name: NodeId) -> Endpoint:

@@ -21,6 +21,7 @@ PLAN = "plan.json"
 SCENARIO = "scenario.msgpack"
 KEYS = "keys"
 SECRETS = "secrets"
+STATUS = ".status.json"
 WORLD = "world"  # the process of market, oracle and traders
 
 
@@ -126,13 +127,13 @@ def read_plan(folder: Path) -> tuple[Plan, Scenario]:
 
 def write_status(folder: Path, status: Status) -> None:
     """Replace a process's word on itself."""
-    _replace(folder / f"{status.role}.status.json", msgspec.json.encode(status))
+    _replace(folder / f"{status.role}{STATUS}", msgspec.json.encode(status))
 
 
 def read_status(folder: Path, role: str) -> Status | None:
     """Return a process's last word on itself, if there is one."""
     try:
-        return msgspec.json.decode((folder / f"{role}.status.json").read_bytes(), type=Status)
+        return msgspec.json.decode((folder / f"{role}{STATUS}").read_bytes(), type=Status)
     except (OSError, ValueError):
         return None
 

@@ -22,8 +22,10 @@ from lab.stack.plan import (
     KEYS,
     PLAN,
     SECRETS,
+    STATUS,
     WORLD,
     Plan,
+    State,
     read_plan,
     read_status,
     write_plan,
@@ -82,9 +84,6 @@ def scenario_of(choices: Choices) -> Scenario:
     for assignment in choices.sets:
         reading.override(tables, assignment)
     scenario = reading.check(tables, directory=path.parent)
-    for name in names_of(scenario):
-        if name in (WORLD, RELAY, MONITOR, OPERATOR):
-            raise InputRefused("spokes", expected="a name that no process has", found=repr(name))
     build(scenario)  # refuses latencies, prices and sizes that cannot be
     return scenario
 
@@ -218,9 +217,14 @@ def reached(folder: Path, scenario: Scenario) -> int:
 
 
 def in_use(folder: Path) -> bool:
-    """Tell whether processes have lately told of themselves here."""
-    newest_s = max((path.stat().st_mtime for path in folder.glob("*.status.json")), default=0.0)
-    return time.time() - newest_s < _RUNNING_S
+    """Tell whether processes that have not ended have lately told of themselves here."""
+    now_s = time.time()
+    for path in folder.glob(f"*{STATUS}"):
+        word = read_status(folder, path.name.removesuffix(STATUS))
+        ended = word is not None and word.state in (State.STOPPED, State.COMPLETE)
+        if not ended and now_s - path.stat().st_mtime < _RUNNING_S:
+            return True
+    return False
 
 
 def prepared(folder: Path) -> bool:

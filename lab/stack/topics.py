@@ -62,7 +62,7 @@ async def create_topics(
         if have and fresh:
             await _delete(admin, have)
         elif have and not keep:
-            expected = "a broker without topics of a stack"
+            expected = "a broker without topics of a stack, or --fresh to delete them"
             raise InputRefused(connection.bootstrap, expected=expected, found=f"topic {have[0]}")
         elif have:
             wanted = {name: wanted[name] for name in wanted if name not in have}

@@ -10,7 +10,7 @@ import msgspec
 
 from lab.reading import duration_us
 from lab.scenario import Scenario
-from lab.stack.plan import Plan, State, Status, read_status
+from lab.stack.plan import STATUS, Plan, State, Status, read_status
 from lab.stack.prepare import BROKER
 from lab.stack.register import Process, alive
 from lab.stack.supervisor import Phase
@@ -93,6 +93,16 @@ def gather(
     )
 
 
+def by_their_word(folder: Path, roles: Iterable[str]) -> tuple[Process, ...]:
+    """Return the processes that have told of themselves in a folder without a supervisor."""
+    words = (read_status(folder, role) for role in roles)
+    return tuple(
+        Process(role=word.role, pid=word.pid, started="", phase=Phase.UP)
+        for word in words
+        if word is not None
+    )
+
+
 def _row(folder: Path, process: Process, *, runs: bool) -> Row:
     word = read_status(folder, process.role)
     state, note = process.phase, process.why
@@ -114,7 +124,7 @@ def _row(folder: Path, process: Process, *, runs: bool) -> Row:
 
 
 def _state(folder: Path, word: Status) -> tuple[str, str]:
-    silent_s = time.time() - (folder / f"{word.role}.status.json").stat().st_mtime
+    silent_s = time.time() - (folder / f"{word.role}{STATUS}").stat().st_mtime
     if silent_s > SILENT_S and word.state not in (State.COMPLETE, State.STOPPED):
         return "silent", f"no word for {silent_s:.0f} s"
     return word.state, word.note

@@ -142,14 +142,13 @@ def test_each_journal_folds_to_what_its_node_was(stack: Path, records: list[Reco
     assert verify(stack) == counts  # looking changes nothing
 
 
-def test_a_node_that_was_killed_has_nothing_to_be_compared_with(stack: Path) -> None:
+def test_of_a_node_that_was_killed_two_folds_are_compared(stack: Path) -> None:
+    counts = verify(stack)
     with sqlite3.connect(stack / "hub.db") as database:
         database.execute("DELETE FROM snapshot")
     with sqlite3.connect(stack / "base.db") as database:
         database.execute("UPDATE snapshot SET fingerprint = ''")
-    found = verify(stack)
-    assert (found[HUB], found[BASE]) == (0, 0)
-    assert found[NodeId("optimism")] > 0
+    assert verify(stack) == counts
 
 
 def dearer(data: bytes) -> bytes:
@@ -201,14 +200,20 @@ def test_a_journal_that_is_not_whole_is_found_in_one_line(
     assert "\n" not in str(found.value)
 
 
-def test_what_came_after_the_last_snapshot_is_not_compared(stack: Path) -> None:
+@pytest.mark.parametrize(("name", "error"), [("block", None), ("later", FrameRefused)])
+def test_what_came_after_the_last_snapshot_is_folded_too(
+    stack: Path, name: str, error: type[OmnimarginError] | None
+) -> None:
     with Store(stack / "hub.db", {"role": HUB, "deployment": PLAN.deployment}) as store:
         snapshot = store.snapshot()
         assert snapshot is not None
-        (timer,) = store.entries(snapshot.place - 1)
-        later = Entry(snapshot.place + 1, timer.at_us, encode_event(TimerFired("later")))
-        store.commit([later])
-    assert verify(stack)[HUB] == snapshot.place
+        (last,) = store.entries(snapshot.place - 1)
+        store.commit([Entry(snapshot.place + 1, last.at_us, encode_event(TimerFired(name)))])
+    if error is None:
+        assert verify(stack)[HUB] == snapshot.place + 1
+    else:
+        with pytest.raises(error, match="expected a timer that is set, found later"):
+            verify(stack)
 
 
 # --- whose folder -----------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_a_number_of_spokes_that_cannot_be(tmp_path: Path, count: int) -> None:
 def test_a_spoke_may_not_be_named_like_a_process(tmp_path: Path) -> None:
     choices = Choices(scenario=SCENARIO, sets=("spokes.base.name=relay",), monitor_port=0)
 
-    assert "expected a name that no process has" in refusal(tmp_path, choices)
+    assert "expected a name of its own" in refusal(tmp_path, choices)
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from lab.stack.notes import Tails, for_people, notes
 from lab.stack.plan import Plan, State, Status, write_plan, write_status
 from lab.stack.prepare import Choices
 from lab.stack.supervisor import Phase
-from lab.stack.view import View, gather
+from lab.stack.view import View, by_their_word, gather
 from messaging.errors import FrameRefused, InputRefused
 from messaging.messages import LinkChanged
-from messaging.units import NodeId
+from messaging.units import Micros, NodeId
 
 SCENARIO = prepare.scenario_of(
     Choices(scenario=Path(__file__).parent.parent.parent / "scenarios" / "live.toml")
@@ -101,6 +101,25 @@ def test_without_a_supervisor_its_processes_are_gone_or_left_over(
 
     rows = gather(tmp_path, plan, SCENARIO, [left, gone], runs=False).rows
     assert [row.state for row in rows] == ["left over", "gone"]
+
+
+def test_of_a_stack_that_something_else_has_started_there_are_the_words_of_its_processes(
+    tmp_path: Path, plan: Plan
+) -> None:
+    def say(state: State) -> None:
+        for role in ("hub", "relay"):
+            write_status(tmp_path, Status(role=NodeId(role), pid=1, state=state, at_us=Micros(5)))
+
+    def rows() -> list[tuple[str, str]]:
+        roles, runs = prepare.roles_of(SCENARIO), prepare.in_use(tmp_path)
+        view = gather(tmp_path, plan, SCENARIO, by_their_word(tmp_path, roles), runs=runs)
+        return [(row.role, row.state) for row in view.rows]
+
+    assert rows() == []
+    say(State.RUNNING)
+    assert rows() == [("hub", "running"), ("relay", "running")]
+    say(State.STOPPED)  # a moment ago, so that it may be started again
+    assert rows() == [("hub", "gone"), ("relay", "gone")]
 
 
 def test_the_table_shows_figures_by_spoke_delays_halts_and_findings(
