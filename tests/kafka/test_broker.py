@@ -180,7 +180,7 @@ async def test_topics_that_exist_are_refused_kept_or_made_anew(
     await publish(connection, other, [b"theirs"])
     await publish(connection, ours, [b"ours"])
 
-    with pytest.raises(InputRefused, match=r"without topics of a stack, found topic \S+$"):
+    with pytest.raises(InputRefused, match=r"--fresh to delete them, found topic \S+$"):
         await create_topics(connection, SPOKES)
     assert await read(connection, ours) == [b"ours"]
 
