@@ -21,6 +21,7 @@ from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
 from messaging.messages import (
     CHANNEL_FAMILIES,
+    DigestTold,
     Family,
     ReservationGranted,
     ReservationRenewed,
@@ -90,6 +91,8 @@ class Checker:
         hub = self._hub
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             self._evidence[event.sender].hear(event)
+            if type(event.message) is DigestTold:
+                self._check_views(event.sender)
         for effect in effects:
             if type(effect) is Send and effect.family is Family.RESERVATION:
                 self._note_grant(effect, now_us)
@@ -135,13 +138,17 @@ class Checker:
             self._audit.check(place)
         encumbered: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
         by_zone: dict[NodeId, int] = dict.fromkeys(self._spokes, 0)
+        open_at: dict[NodeId, int] = dict.fromkeys(self._spokes, 0)
         for known in hub.reservations.values():
             if known.account in encumbered:
                 encumbered[known.account] += known.encumbered_usd6
                 by_zone[known.spoke] += known.encumbered_usd6
+                open_at[known.spoke] += known.open and known.closed is None
         for account, usd6 in encumbered.items():
             self._need("INV2", hub.ledger.reserved_usd6(account), usd6, f"reserved of {account}")
         for zone in hub.zones:
+            entered = len(zone.cut.rows) + len(zone.cut.unheard)
+            self._hold("VIEWS", entered == open_at[zone.name], "rows of the digest", entered)
             what = f"encumbered at {zone.name}"
             self._need("INV2", zone.encumbered_usd6, by_zone[zone.name], what)
             won_usd6 = -sum(
@@ -263,6 +270,13 @@ class Checker:
         by_close = height is not None and height <= heard.final_heights[Family.RESERVATION]
         by_mark = heard.final_us >= self._expires_max_us[known.rid]
         self._hold("INV7", by_close or by_mark, "released without final evidence", known)
+
+    def _check_views(self, spoke: NodeId) -> None:
+        """Every digest is the hub's own, at a cut that there has been (VIEWS)."""
+        cut = self._hub.zone_of[spoke].cut
+        self._hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)
+        what = f"hub and {spoke} differ about open reservations"
+        self._hold("VIEWS", cut.unequal == 0, what, f"{cut.unequal} of {cut.compared} digests")
 
     def _credit(self, known: Reservation) -> Credit | None:
         return self._spokes[known.spoke].state.credits.get(known.rid)

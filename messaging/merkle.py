@@ -2,16 +2,16 @@
 
 Rows are spread over 256 buckets by the first byte of SHA-256(key); the tree stands on the
 buckets. Each kind of hash begins with a byte of its own and says where the key ends, so that a
-row cannot be passed off as a bucket, a bucket as a node, or one row as another. 256 is a power
-of two: no node is without a sister, and none is counted twice. An XOR or a sum of row hashes
-would do for accidents only, for other rows with the same sum can be made on purpose.
+row cannot be passed off as a bucket, a bucket as a node, or one row as another. 256 is 16 x 16:
+every node has 16 children, so none is padded and none is counted twice. An XOR or a sum of row
+hashes would do for accidents only, for other rows with the same sum can be made on purpose.
 """
 
 from collections.abc import Sequence
 from hashlib import sha256
 
 BUCKETS = 256
-HASH_BYTES = 32
+WIDTH = 16  # children of a node: two levels of them, which are hashed faster than eight of pairs
 _ROW, _BUCKET, _NODE = b"\x00", b"\x01", b"\x02"
 
 
@@ -30,30 +30,26 @@ def bucket_hash(row_hashes: Sequence[bytes]) -> bytes:
     return sha256(_BUCKET + b"".join(row_hashes)).digest()
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return the hash of a node over its two."""
-    return sha256(_NODE + left + right).digest()
+def node_hash(children: Sequence[bytes]) -> bytes:
+    """Return the hash of a node over all its children; there are always 16."""
+    return sha256(_NODE + b"".join(children)).digest()
 
 
-def _bare() -> tuple[bytes, ...]:
-    """Return the nodes of a tree without rows, the root at 1, the children of n at 2n, 2n+1."""
-    nodes = [b""] * BUCKETS + [bucket_hash(())] * BUCKETS
-    for place in range(BUCKETS - 1, 0, -1):
-        nodes[place] = node_hash(nodes[2 * place], nodes[2 * place + 1])
-    return tuple(nodes)
-
-
-_BARE = _bare()
+_EMPTY = bucket_hash(())
+_EMPTY_MIDDLE = node_hash([_EMPTY] * WIDTH)
+_EMPTY_ROOT = node_hash([_EMPTY_MIDDLE] * WIDTH)
 
 
 class Tree:
     """Rows by key, and the hashes over them; hashes are made anew only where rows changed."""
 
-    __slots__ = ("_buckets", "_nodes", "_stale")
+    __slots__ = ("_buckets", "_hashes", "_middle", "_root", "_stale")
 
     def __init__(self) -> None:
         self._buckets: dict[int, dict[bytes, bytes]] = {}  # those with rows
-        self._nodes = list(_BARE)
+        self._hashes = [_EMPTY] * BUCKETS
+        self._middle = [_EMPTY_MIDDLE] * WIDTH
+        self._root = _EMPTY_ROOT
         self._stale: dict[int, None] = {}  # buckets that have changed since the last root
 
     def set(self, key: bytes, row: bytes) -> None:
@@ -75,12 +71,12 @@ class Tree:
     def root(self) -> bytes:
         """Return the hash that stands for all rows: equal if and only if they are."""
         self._refresh()
-        return self._nodes[1]
+        return self._root
 
     def bucket_hashes(self) -> tuple[bytes, ...]:
         """Return the hash of each bucket."""
         self._refresh()
-        return tuple(self._nodes[BUCKETS:])
+        return tuple(self._hashes)
 
     def buckets_that_differ(self, others: Sequence[bytes]) -> list[int]:
         """Return the buckets in which another tree, of which we know `others`, has other rows."""
@@ -96,13 +92,13 @@ class Tree:
         return sorted(self._buckets.get(bucket, {}).items())
 
     def _refresh(self) -> None:
-        nodes = self._nodes
-        places = set()
+        if not self._stale:
+            return
         for bucket in self._stale:
-            nodes[BUCKETS + bucket] = bucket_hash([row_hash(*row) for row in self.rows(bucket)])
-            places.add((BUCKETS + bucket) // 2)
+            rows = self._buckets.get(bucket, {})
+            ordered = sorted(rows.items()) if len(rows) > 1 else rows.items()
+            self._hashes[bucket] = bucket_hash([row_hash(*row) for row in ordered])
+        for place in {bucket // WIDTH for bucket in self._stale}:
+            self._middle[place] = node_hash(self._hashes[WIDTH * place : WIDTH * (place + 1)])
+        self._root = node_hash(self._middle)
         self._stale.clear()
-        while places and 0 not in places:
-            for place in places:
-                nodes[place] = node_hash(nodes[2 * place], nodes[2 * place + 1])
-            places = {place // 2 for place in places}
