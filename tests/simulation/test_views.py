@@ -1,6 +1,6 @@
 """Hub and spokes compare views: equal in honest runs, and a defect is named to the row."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,10 +10,12 @@ from hub.reservation import State
 from hub.zone import Zone
 from lab import plants, running
 from lab.world import World, build
+from messaging.effects import Effect
 from messaging.envelope import Envelope
 from messaging.merkle import bucket_of
 from messaging.messages import DigestTold
-from messaging.units import ReservationId
+from messaging.node import Event
+from messaging.units import Micros, ReservationId
 from tests.simulation.small import scenario
 
 OFTEN = {"digest_s": 10.0, "watermark_s": 10.0}
@@ -64,21 +66,24 @@ def test_digests_keep_their_interval() -> None:
             assert abs(zone.cut.compared - times) <= 2
 
 
-def watched(one: World) -> Iterator[tuple[Zone, bool]]:
-    """Run without checks; yield each zone that has compared, and whether it has reported."""
-    reports = {zone.name: None for zone in one.hub.state.zones}
-    for record in one.driver().run():
-        event = record.event
-        if record.node != "hub" or not isinstance(event, Envelope):
-            continue
-        zone = one.hub.state.zone_of.get(event.sender)
-        if zone is None:
-            continue
-        last = zone.cut.reports[-1] if zone.cut.reports else None
-        fresh = last is not reports[zone.name]
-        reports[zone.name] = last
+def watch(one: World, look: Callable[[Zone, bool], None]) -> None:
+    """Run without checks; show each zone that has compared, and whether it has reported."""
+    (hub,) = (endpoint for endpoint in one.endpoints if endpoint.name == "hub")
+    last: dict[str, object] = {}
+
+    def after(now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
+        if not isinstance(event, Envelope) or event.sender not in one.hub.state.zone_of:
+            return
+        zone = one.hub.state.zone_of[event.sender]
+        report = zone.cut.reports[-1] if zone.cut.reports else None
+        fresh = report is not last.get(zone.name)
+        last[zone.name] = report
         if fresh or isinstance(event.message, DigestTold):
-            yield zone, fresh
+            look(zone, fresh)
+
+    hub.observers.append(after)
+    for _ in one.driver().run():
+        pass
 
 
 def differences(zone: Zone) -> list[Line]:
@@ -102,21 +107,20 @@ def test_a_row_that_hides_something_is_named_and_kept_from_release(
         used = reservations[rid].used_usd6 > 0 or plant == "row_missing"
         return rid in zone.cut.rows and plants.spoiled_row(rid) and used
 
+    def look(zone: Zone, reported: bool) -> None:
+        expected = {rid for rid in reservations if wrong(zone, rid)}
+        if not reported:
+            lived.update({rid: lived.get(rid, 0) + 1 for rid in expected})
+            return
+        lines = differences(zone)
+        buckets = {bucket_of(line.rid) for line in lines}
+        assert {line.rid for line in lines} == {r for r in expected if bucket_of(r) in buckets}
+        assert {line.finding for line in lines} <= {finding}
+        assert {line.remedy for line in lines} <= {Remedy.QUARANTINE}
+        named.update(line.rid for line in lines)
+
     with plants.planted(plant):
-        for zone, reported in watched(one):
-            if not reported:
-                for rid in [rid for rid in reservations if wrong(zone, rid)]:
-                    lived[rid] = lived.get(rid, 0) + 1
-                continue
-            lines = differences(zone)
-            buckets = {bucket_of(line.rid) for line in lines}
-            expected = {
-                rid for rid in reservations if bucket_of(rid) in buckets and wrong(zone, rid)
-            }
-            assert {line.rid for line in lines} == expected
-            assert {line.finding for line in lines} <= {finding}
-            assert {line.remedy for line in lines} <= {Remedy.QUARANTINE}
-            named |= expected
+        watch(one, look)
 
     assert len(named) > 5
     assert named >= {rid for rid, digests in lived.items() if digests > 60}
@@ -127,15 +131,18 @@ def test_a_row_that_hides_something_is_named_and_kept_from_release(
 def test_a_row_too_many_is_named_and_the_hub_stands() -> None:
     one = world(latency="layerzero", duration_h=4.0)
     reservations, named = one.hub.state.reservations, set[ReservationId]()
+
+    def look(zone: Zone, reported: bool) -> None:
+        if reported:
+            lines = differences(zone)
+            assert all(plants.spoiled_row(line.rid) for line in lines)
+            assert all(reservations[line.rid].closed for line in lines)
+            assert {line.finding for line in lines} <= {Finding.EXTRA}
+            assert {line.remedy for line in lines} <= {Remedy.HUB_STANDS}
+            named.update(line.rid for line in lines)
+
     with plants.planted("row_extra"):
-        for zone, reported in watched(one):
-            if reported:
-                lines = differences(zone)
-                assert all(plants.spoiled_row(line.rid) for line in lines)
-                assert all(reservations[line.rid].closed for line in lines)
-                assert {line.finding for line in lines} <= {Finding.EXTRA}
-                assert {line.remedy for line in lines} <= {Remedy.HUB_STANDS}
-                named |= {line.rid for line in lines}
+        watch(one, look)
 
     closed = {known.rid for known in reservations.values() if known.closed is not None}
     spoiled = {rid for rid in closed if plants.spoiled_row(rid)}
