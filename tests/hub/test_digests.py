@@ -91,9 +91,10 @@ def test_equal_views_say_nothing() -> None:
     pair = Pair()
     pair.desk.tell(uses(2, 40 * USD))
     pair.rows.put(row(2, 40 * USD))
-    pair.desk.tell(closes(3))
+    pair.desk.tell(closes(3), height=9)  # held until that is final, but open on neither side
     pair.rows.drop(key(3))
 
+    assert pair.desk.state_of(3) is State.HELD
     assert pair.digest() == []
     assert (pair.cut.compared, pair.cut.unequal) == (1, 0)
 
@@ -151,7 +152,10 @@ def test_a_row_that_agrees_again_is_released_as_ever(by_rows: bool) -> None:
     pair.rows.put(row(2, 59 * USD))
     pair.exchange()
     assert pair.lines()[key(2)].remedy is Remedy.QUARANTINE
-    pair.desk.mark(TTL, final=0)
+    pair.desk.mark(TTL, final=TTL)
+    assert pair.desk.state_of(2) is State.HELD
+    for released in (1, 3):
+        pair.rows.drop(key(released))
 
     pair.rows.put(row(2, 60 * USD))
     if by_rows:  # its bucket is compared once more, for another row in it is wrong
@@ -162,7 +166,7 @@ def test_a_row_that_agrees_again_is_released_as_ever(by_rows: bool) -> None:
     else:
         assert pair.digest() == []
     assert not pair.cut.quarantine
-    pair.desk.mark(TTL, final=TTL)
+    pair.desk.mark(TTL + 1, final=TTL + 1)
     assert pair.desk.state_of(2) is State.SETTLED
 
 
