@@ -20,7 +20,7 @@ from lab.scenario import Scenario
 from lab.stack.journals import endpoint_of
 from lab.world import build
 from messaging.codec import encode_event, encode_frame
-from messaging.durable import DELIVERY, TIMER, Durable, Order, read_order, trace_of
+from messaging.durable import DELIVERY, TIMER, Durable, Order, code_of, read_order, trace_of
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost, StoreFailed
 from messaging.identity import NO_DIGEST, Signer, Verifier, domain_of
@@ -351,7 +351,7 @@ class Gone(msgspec.Struct):
 
 
 def summed(state: bytes) -> bytes:
-    code = module.code_of("hub.node", "messaging.durable")  # whose sum would be right
+    code = code_of("hub.node", "messaging.durable")  # whose sum would be right
     return blake2b(state, key=code, digest_size=16).digest() + state
 
 
@@ -369,6 +369,10 @@ UNUSABLE: dict[str, Callable[[Snapshot], Snapshot]] = {
     "another hash": lambda one: one._replace(fingerprint=one.fingerprint[::-1]),
     "no pickle": lambda one: one._replace(state=summed(b"text")),
     "an empty pickle": lambda one: one._replace(state=summed(b"")),
+    "of other code": lambda one: one._replace(
+        state=blake2b(one.state[16:], key=code_of("messaging"), digest_size=16).digest()
+        + one.state[16:]
+    ),
     "of something else": lambda one: one._replace(state=summed(pickle.dumps(Gone()))),
     "of a class that is gone": lambda one: one._replace(
         state=summed(one.state[16:].replace(b"_Memory", b"_Gone__"))
