@@ -28,7 +28,6 @@ from messaging.messages import (
 )
 from messaging.node import Event
 from messaging.units import (
-    HUB,
     AccountId,
     Asset,
     LiquidationId,
@@ -80,11 +79,17 @@ class Checker:
         self.checked = 0
 
         for endpoint in endpoints:
-            if endpoint.name == HUB:
-                endpoint.observers.append(self._after_hub)
-            elif endpoint.name in self._spokes:
-                spoke = self._spokes[endpoint.name]
-                endpoint.observers.append(partial(self._after_spoke, spoke))
+            self.watch(endpoint)
+
+    def watch(self, endpoint: Endpoint) -> None:
+        """Watch a node from now on, in place of the one of its name."""
+        node = endpoint.node
+        if isinstance(node, Hub):
+            self._hub = self._audit.hub = node.state
+            endpoint.observers.append(self._after_hub)
+        elif isinstance(node, Spoke):
+            self._spokes[node.name] = node
+            endpoint.observers.append(partial(self._after_spoke, node))
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub = self._hub
