@@ -164,13 +164,14 @@ class Checker:
         message = frame.message
         if type(message) is ReservationGranted:
             rid, amount_usd6 = message.rid, message.amount_usd6
+            again = rid in self._granted_usd6  # the first answer, given again (P32)
             first_usd6 = self._granted_usd6.setdefault(rid, amount_usd6)
             self._need("INV6", amount_usd6, first_usd6, f"amount granted to {rid.hex()}")
             self._expires_max_us[rid] = max(
                 message.expires_at_us, self._expires_max_us.get(rid, Micros(0))
             )
             reserved_usd6 = self._hub.ledger.reserved_usd6(message.account)
-            within = reserved_usd6 <= self._capacity_usd6(message.account, now_us)
+            within = again or reserved_usd6 <= self._capacity_usd6(message.account, now_us)
             what = f"{message.account} has {reserved_usd6:,} usd6 reserved beyond its capacity"
             self._hold("INV1", within, what, message.amount_usd6)
         elif type(message) is ReservationRenewed:

@@ -21,7 +21,7 @@ FAULTS = {
     "rewind": "F4", "truncate": "F4", "outage": "F4",
     "death": "F5", "pause": "F5", "crash_loop": "F5",
     "skew": "F7", "halt": "F8", "outlier": "F9", "stale": "F9",
-    "forge": "F10", "burst": "F12", "last_unit": "F12", "tiny": "F13",
+    "forge": "F10", "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
 }  # fmt: skip
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
 ALL_AT_ONCE = 10  # one seed in so many has every fault on

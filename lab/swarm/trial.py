@@ -16,6 +16,7 @@ from lab.swarm import rest
 from lab.swarm.fates import Fates
 from lab.swarm.keyed import signer_of, verifier_of
 from lab.swarm.options import Options, drain_s, scenario_of
+from lab.swarm.rarities import Greedy, Impatient, narrow
 from lab.swarm.wire import Wire
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver, Parcel, Process
@@ -28,6 +29,7 @@ from messaging.node import Event, TimerFired
 from messaging.topics import routes, topic_of
 from messaging.units import HUB, MARKET, ORACLE, SECOND_US, TRADERS, Micros, NodeId
 from spokes.node import Spoke
+from spokes.state import SpokePolicy
 
 STRANGER = NodeId("stranger")
 EVENTS_MAX = 200_000
@@ -87,11 +89,22 @@ class Trial:
         self._seen = 0
         self.newest: deque[tuple[Micros, NodeId, str]] = deque(maxlen=NEWEST)
 
+        impatience = options.faults.get("impatient")
+
+        def spoke(policy: SpokePolicy) -> Spoke:
+            if impatience is None:
+                return Spoke(policy)
+            return Impatient(policy, every=int(60 - 50 * impatience))
+
         def process(name: NodeId) -> Process:
             def make() -> Endpoint:
                 if name == HUB:
-                    return world.hub_of(scenario, lanes, deposits)
-                return world.spoke_of(scenario, lanes, names.index(name))
+                    endpoint = world.hub_of(scenario, lanes, deposits)
+                else:
+                    endpoint = world.spoke_of(scenario, lanes, names.index(name), spoke)
+                if "tiny" in options.faults:
+                    narrow(endpoint)
+                return endpoint
 
             return Process(
                 make,
@@ -134,16 +147,19 @@ class Trial:
         """Yield what the world outside says; traders fall silent with the safety phase."""
         by_topic = {route.topic: route for route in self._routes}
         driver, border = border_driver(scenario, self._until_us)
+        greedy = Greedy(self.options, world.names_of(scenario))
         for record in driver.run():
-            for frame in border.left:
-                if frame.sender == TRADERS and record.at_us > self._safety_us:
+            for said in border.left:
+                orders = said.sender == TRADERS
+                if orders and record.at_us > self._safety_us:
                     continue
-                route = by_topic[topic_of(frame)]
-                data, _ = self._signers[frame.sender].seal(encode_frame(frame), NO_DIGEST)
-                if route.relayed:
-                    yield from self._wire.carry(route, frame.seq, data, record.at_us)
-                else:
-                    yield Parcel(record.at_us, route, data)
+                for frame in greedy.orders(said) if orders else (said,):
+                    route = by_topic[topic_of(frame)]
+                    data, _ = self._signers[frame.sender].seal(encode_frame(frame), NO_DIGEST)
+                    if route.relayed:
+                        yield from self._wire.carry(route, frame.seq, data, record.at_us)
+                    else:
+                        yield Parcel(record.at_us, route, data)
             border.left.clear()
 
     def run(self, until_event: int = EVENTS_MAX) -> Verdict:
@@ -159,7 +175,7 @@ class Trial:
             self._phase(self._until_us, until_event)
             if self.driver.events < until_event:
                 rest.rested(self._checker, self._endpoints(), said, self._until_us)
-        except (OmnimarginError, AssertionError) as error:
+        except (OmnimarginError, AssertionError, LookupError) as error:
             text = str(error) or type(error).__name__
             finding = Finding(text, self.driver.events, self.driver.now_us)
         return Verdict(
