@@ -1,19 +1,22 @@
-"""Small, realistic defects, each of which the swarm must find: is it blind to any?
+"""Small, realistic defects, each of which must be found, by the swarm and by the game.
 
-    python -m tests.mutants.mutants [NAME...] [--seeds 400] [--minutes 3] [--list]
+    python -m tests.mutants.mutants [NAME...] [--seeds 400] [--games 400] [--minutes 3] [--list]
 
 Each breaks one rule of docs/protocol.md for the time of a run. A mutant that survives means a
-blind test, not a good mutant. Exit code 1 if one does.
+blind test, not a good mutant. Exit code 1 if one survives either; 0 seeds or games leave them out.
 """
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from io import StringIO
+from statistics import median
 from typing import Any, NamedTuple
 
 import msgspec
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 import hub.credit
 import hub.reservation
@@ -28,9 +31,11 @@ from messaging.channel import Inbox, Outbox
 from messaging.drivers.mortal import MortalDriver
 from messaging.durable import Durable, decode_event
 from messaging.envelope import Envelope
+from messaging.errors import OmnimarginError
 from messaging.memory import MemoryStore
 from messaging.messages import Watermark
 from messaging.units import Micros
+from tests.swarm.machine import Game
 
 
 class Mutant(NamedTuple):
@@ -203,6 +208,10 @@ MUTANTS: Mapping[str, Mutant] = {
 }  # fmt: skip
 
 
+# A game hides it: its spokes ask again all the time, and its marks never end.
+SWARM_ONLY = frozenset({"X4c"})
+
+
 @contextmanager
 def applied(mutant: Mutant) -> Iterator[None]:
     """Put a defect in for the time of the block, wherever its function is known by name."""
@@ -227,20 +236,46 @@ def _importers(function: Any) -> list[Any]:
 
 
 class Kill(NamedTuple):
-    """How soon a mutant was found, and by what; no seed if it survived."""
+    """How many seeds or games it took to find a mutant, and what was found."""
 
-    seeds: int
-    event: int
+    tries: int
     text: str
 
 
 def hunt(mutant: Mutant, seeds: int, minutes: float) -> Kill | None:
-    """Run seeds until one finds the mutant; return how many that took."""
+    """Run seeds until one finds the mutant."""
     with applied(mutant):
         for seed in range(seeds):
             finding = Trial(draw(seed, minutes)).run().finding
             if finding is not None:
-                return Kill(seed + 1, finding.event, finding.text)
+                return Kill(seed + 1, finding.text)
+    return None
+
+
+def play(mutant: Mutant, games: int) -> Kill | None:
+    """Play games until one is won against the mutant."""
+    played = 0
+
+    class Counted(Game):
+        def __init__(self) -> None:
+            nonlocal played
+            played += 1
+            super().__init__()
+
+    rules = settings(
+        max_examples=games,
+        stateful_step_count=60,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    with applied(mutant), redirect_stdout(StringIO()):
+        try:
+            run_state_machine_as_test(Counted, settings=rules)  # type: ignore[no-untyped-call]
+        except (OmnimarginError, AssertionError, LookupError) as error:
+            return Kill(played, str(error))
     return None
 
 
@@ -249,7 +284,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants.mutants", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
-    parser.add_argument("--seeds", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=400, help="of the swarm, at most")
+    parser.add_argument("--games", type=int, default=400, help="of Hypothesis, at most")
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
     given = parser.parse_args()
@@ -257,22 +293,28 @@ def main() -> int:
     if unknown:
         parser.error(f"expected some of {', '.join(MUTANTS)}, found {unknown[0]}")
     survivors = 0
+    tries: dict[str, list[int]] = {"seeds": [], "games": []}
     for name in given.names or MUTANTS:
         mutant = MUTANTS[name]
-        head = f"{name:4} {mutant.rule:4} {mutant.about[:44]:44}"
+        line = f"{name:4} {mutant.rule:4} {mutant.about[:40]:40}"
         if given.list:
-            sys.stdout.write(head + "\n")
+            sys.stdout.write(line + "\n")
             continue
-        began_s = time.perf_counter()
-        kill = hunt(mutant, given.seeds, given.minutes)
-        took = f"{time.perf_counter() - began_s:5.1f} s"
-        if kill is None:
-            survivors += 1
-            sys.stdout.write(f"{head} SURVIVES {given.seeds} seeds, {took}\n")
-        else:
-            where = f"{kill.seeds:4} seeds, event {kill.event:6,}, {took}"
-            sys.stdout.write(f"{head} {where}  {kill.text[:70]}\n")
+        kills = {}
+        if given.seeds:
+            kills["seeds"] = hunt(mutant, given.seeds, given.minutes)
+        if given.games and name not in SWARM_ONLY:
+            kills["games"] = play(mutant, given.games)
+        for what, kill in kills.items():
+            survivors += kill is None
+            line += f"  SURVIVES {what}" if kill is None else f" {kill.tries:4} {what}"
+            tries[what] += [kill.tries] if kill else []
+        texts = [kill.text.split(":")[0][:30] for kill in kills.values() if kill]
+        sys.stdout.write(f"{line}  {', '.join(dict.fromkeys(texts))}\n")
         sys.stdout.flush()
+    for what, counts in tries.items():
+        if counts:
+            sys.stdout.write(f"{what}: median {median(counts):g}, worst {max(counts)}\n")
     return 1 if survivors else 0
 
 
