@@ -171,10 +171,10 @@ class Trial:
             self.driver.rouse()
             drain_us = int(drain_s(self.options) * SECOND_US)
             self._phase(Micros(self._until_us - drain_us), until_event)
-            said = rest.said(self._endpoints())
+            said = rest.said(self.endpoints())
             self._phase(self._until_us, until_event)
             if self.driver.events < until_event:
-                rest.rested(self._checker, self._endpoints(), said, self._until_us)
+                rest.rested(self._checker, self.endpoints(), said, self._until_us)
         except (OmnimarginError, AssertionError, LookupError) as error:
             text = str(error) or type(error).__name__
             finding = Finding(text, self.driver.events, self.driver.now_us)
@@ -189,7 +189,8 @@ class Trial:
             finding=finding,
         )
 
-    def _endpoints(self) -> list[Endpoint]:
+    def endpoints(self) -> list[Endpoint]:
+        """Return the nodes as they are, or as their stores give them."""
         return [one.durable.endpoint for one in self._processes]
 
     def _phase(self, until_us: Micros, until_event: int) -> None:

@@ -1,7 +1,7 @@
 """Links that do to frames whatever a network, a broker or a stranger can do to them.
 
-Faults F1 to F3, F9 and F10 of docs/swarm.md. Each frame's fate depends on (seed, topic, how-manieth
-frame there) alone.
+Faults F1 to F3, F9 and F10 of docs/swarm.md. What becomes of a frame on its first journey depends
+on (seed, topic, its number) alone; resends and frames outside the row count on their own.
 """
 
 import heapq
@@ -44,7 +44,10 @@ class Wire:
         self._routes = routes
         self._oracle = oracle
         self._stranger = stranger
-        self._draws = {route.topic: Draws(options.seed, f"wire/{route.topic}") for route in routes}
+        topics = [route.topic for route in routes]
+        self._first = {topic: Draws(options.seed, f"wire/{topic}/first") for topic in topics}
+        self._again = {topic: Draws(options.seed, f"wire/{topic}/again") for topic in topics}
+        self._seq_max = dict.fromkeys(topics, 0)
         self._windows = {
             key: windows(options, *key)
             for key in dict.fromkeys((route.sender, route.receiver) for route in routes)
@@ -57,7 +60,7 @@ class Wire:
 
     def carry(self, route: Route, seq: int, data: bytes, now_us: Micros) -> Iterable[Parcel]:
         """Return what comes of a frame that leaves now."""
-        draws = self._draws[route.topic].next()
+        draws = self._drawn(route.topic, seq)
         at_us = Micros(now_us + self._delay_us(draws[0], draws[1]))
         if self.healed:
             return (Parcel(at_us, route, data),)
@@ -73,6 +76,12 @@ class Wire:
             found.append(Parcel(again_us, route, data))
         found += self._strange(route, data, draws[7], held_us)
         return found
+
+    def _drawn(self, topic: str, seq: int) -> tuple[float, ...]:
+        if seq <= self._seq_max[topic]:
+            return self._again[topic].next()
+        self._seq_max[topic] = seq
+        return self._first[topic].row(seq)
 
     def _strength(self, fault: str) -> float:
         return self._faults.get(fault, 0.0)
