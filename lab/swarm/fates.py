@@ -3,7 +3,6 @@
 Faults F4, F5 and F7 of docs/swarm.md.
 """
 
-from collections import Counter
 from math import log
 
 from lab.swarm.draws import Draws
@@ -19,7 +18,6 @@ class Fates:
     """One stream of draws for each process and question.
 
     Attributes:
-        counts: how often what has happened.
         healed: nobody dies, stands still, or loses time any more.
     """
 
@@ -32,7 +30,6 @@ class Fates:
         self._rounds = dict.fromkeys(names, 0)
         self._due = dict.fromkeys(names, 0)
         self._ahead = {name: self._jumps(options, name) for name in names}
-        self.counts: Counter[str] = Counter()
         self.healed = False
         for name in names:
             self._draw_due(name)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -75,8 +75,7 @@ class Trial:
         scenario = scenario_of(options)
         self._until_us = Micros(int(scenario.duration_h * 3_600 * SECOND_US))
         self._safety_us = Micros(int(options.safety_s * SECOND_US))
-        names, lanes = world.names_of(scenario), world.lanes_of(scenario)
-        deposits = world.deposits_of(scenario)
+        names, deposits = world.names_of(scenario), world.deposits_of(scenario)
         self._routes = routes(names)
         self._fates = Fates(options, (*names, HUB))
         real = options.real_signatures
@@ -89,32 +88,16 @@ class Trial:
         self._seen = 0
         self.newest: deque[tuple[Micros, NodeId, str]] = deque(maxlen=NEWEST)
 
-        impatience = options.faults.get("impatient")
-
-        def spoke(policy: SpokePolicy) -> Spoke:
-            if impatience is None:
-                return Spoke(policy)
-            return Impatient(policy, every=int(60 - 50 * impatience))
-
-        def process(name: NodeId) -> Process:
-            def make() -> Endpoint:
-                if name == HUB:
-                    endpoint = world.hub_of(scenario, lanes, deposits)
-                else:
-                    endpoint = world.spoke_of(scenario, lanes, names.index(name), spoke)
-                if "tiny" in options.faults:
-                    narrow(endpoint)
-                return endpoint
-
-            return Process(
-                make,
+        self._processes = [
+            Process(
+                maker(options, scenario, name),
                 signers[name],
                 verifier,
                 batch=options.batch,
                 snapshot_events=options.snapshot_events,
             )
-
-        self._processes = [process(name) for name in (*names, HUB)]
+            for name in (*names, HUB)
+        ]
         nodes = [one.durable.endpoint.node for one in self._processes]
         hub = nodes[-1]
         assert isinstance(hub, Hub)
@@ -211,6 +194,29 @@ class Trial:
                 self.counts["fault while overdue"] += 1
             if zone.encumbered_usd6:
                 self.counts["fault while held"] += 1
+
+
+def maker(options: Options, scenario: Scenario, name: NodeId) -> Callable[[], Endpoint]:
+    """Return what makes a node's endpoint, new, with the rarities that are drawn."""
+    lanes, deposits = world.lanes_of(scenario), world.deposits_of(scenario)
+    impatience = options.faults.get("impatient")
+
+    def spoke(policy: SpokePolicy) -> Spoke:
+        if impatience is None:
+            return Spoke(policy)
+        return Impatient(policy, every=int(60 - 50 * impatience))
+
+    def make() -> Endpoint:
+        if name == HUB:
+            endpoint = world.hub_of(scenario, lanes, deposits)
+        else:
+            place = world.names_of(scenario).index(name)
+            endpoint = world.spoke_of(scenario, lanes, place, spoke)
+        if "tiny" in options.faults:
+            narrow(endpoint)
+        return endpoint
+
+    return make
 
 
 def spoken(message: Message) -> str:
