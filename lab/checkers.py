@@ -29,7 +29,6 @@ from messaging.messages import (
 )
 from messaging.node import Event
 from messaging.units import (
-    HUB,
     AccountId,
     Asset,
     LiquidationId,
@@ -81,11 +80,17 @@ class Checker:
         self.checked = 0
 
         for endpoint in endpoints:
-            if endpoint.name == HUB:
-                endpoint.observers.append(self._after_hub)
-            elif endpoint.name in self._spokes:
-                spoke = self._spokes[endpoint.name]
-                endpoint.observers.append(partial(self._after_spoke, spoke))
+            self.watch(endpoint)
+
+    def watch(self, endpoint: Endpoint) -> None:
+        """Watch a node from now on, in place of the one of its name."""
+        node = endpoint.node
+        if isinstance(node, Hub):
+            self._hub = self._audit.hub = node.state
+            endpoint.observers.append(self._after_hub)
+        elif isinstance(node, Spoke):
+            self._spokes[node.name] = node
+            endpoint.observers.append(partial(self._after_spoke, node))
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub = self._hub
@@ -166,13 +171,14 @@ class Checker:
         message = frame.message
         if type(message) is ReservationGranted:
             rid, amount_usd6 = message.rid, message.amount_usd6
+            again = rid in self._granted_usd6  # the first answer, given again (P32)
             first_usd6 = self._granted_usd6.setdefault(rid, amount_usd6)
             self._need("INV6", amount_usd6, first_usd6, f"amount granted to {rid.hex()}")
             self._expires_max_us[rid] = max(
                 message.expires_at_us, self._expires_max_us.get(rid, Micros(0))
             )
             reserved_usd6 = self._hub.ledger.reserved_usd6(message.account)
-            within = reserved_usd6 <= self._capacity_usd6(message.account, now_us)
+            within = again or reserved_usd6 <= self._capacity_usd6(message.account, now_us)
             what = f"{message.account} has {reserved_usd6:,} usd6 reserved beyond its capacity"
             self._hold("INV1", within, what, message.amount_usd6)
         elif type(message) is ReservationRenewed:
