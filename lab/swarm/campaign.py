@@ -55,6 +55,7 @@ REQUIRED = (
     *("ReservationRejected: zone_cap", "ReservationRejected: free_short"),
     *("ReservationRejected: spoke_overdue", "ReservationRejected: account_restricted"),
     *("LiquidationOrdered", "LiquidationDone: done", "LiquidationDone: expired"),
+    "DigestTold",
     *("MarginSet: reduce_only", "MarginSet: open", "LiquidationDone: nothing_to_do"),
 )
 

@@ -136,6 +136,7 @@ def scenario_of(options: Options) -> Scenario:
         "reporting": {
             "watermark_s": options.watermark_s,
             "funding_h": 0.25,
+            "digest_s": Draws(options.seed, "world/digest").choice([0.0, 15.0, 40.0]),
             "tend_s": max(2.0, options.way_s),
             "ack_after_s": max(2.0, options.way_s),
         },
