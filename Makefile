@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup run up test check lock bench clean
+.PHONY: setup run up test check lint lock bench clean
 
 setup: $(READY)
 
@@ -23,14 +23,16 @@ up: $(READY)
 	$(BIN)/omnimargin up
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --ignore tests/kafka
+	$(BIN)/python -m pytest -q tests/kafka
 
-check: $(READY)
+check: lint test
+
+lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

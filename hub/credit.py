@@ -128,7 +128,10 @@ def marked(zone: Zone, mark: Watermark, height: Height) -> None:
 
 
 def advance(hub: HubState, zone: Zone) -> list[Effect]:
-    """Release what final closes and final watermarks now allow (P36, P37)."""
+    """Release what final closes and final watermarks now allow (P36, P37).
+
+    Not what is in quarantine, for the two sides disagree about it (P62).
+    """
     final_height = zone.final_heights[Family.RESERVATION]
     while zone.marks and zone.marks[0][0] <= final_height:
         _, mark_us = zone.marks.popleft()
@@ -138,6 +141,8 @@ def advance(hub: HubState, zone: Zone) -> list[Effect]:
         return effects
     while zone.closes and zone.closes[0][0] <= final_height:
         height, rid = zone.closes.popleft()
+        if rid in zone.cut.quarantine:
+            continue
         known = hub.reservations[rid]
         if known.open:
             end(hub, zone, known, f"close at final block {height}")
@@ -146,7 +151,8 @@ def advance(hub: HubState, zone: Zone) -> list[Effect]:
         expires_us, rid = heapq.heappop(zone.expiries)
         known = hub.reservations[rid]
         # A renewal has pushed a later expiry of its own; only the largest counts.
-        if known.open and known.closed is None and expires_us >= known.expires_max_us:
+        last = expires_us >= known.expires_max_us and rid not in zone.cut.quarantine
+        if known.open and known.closed is None and last:
             end(hub, zone, known, f"final watermark at {zone.final_us} us")
     return effects
 
@@ -175,6 +181,7 @@ def carry(hub: HubState, zone: Zone) -> None:
 def _replace(hub: HubState, zone: Zone, before: Reservation | None, after: Reservation) -> None:
     """Keep a reservation, and book what it encumbers more or less than before."""
     hub.keep_reservation(after)
+    zone.cut.note(after)
     change_usd6 = after.encumbered_usd6 - (before.encumbered_usd6 if before else 0)
     if change_usd6:
         hub.ledger.post(ledger.reserve(after.account, change_usd6))

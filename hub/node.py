@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
-from hub import credit, positions, watch
+from hub import credit, digests, positions, watch
 from hub.oracle import take
 from hub.state import HubPolicy, HubState
 from hub.zone import Zone
-from messaging.effects import Effect, SetTimer
+from messaging.effects import Effect, Send, SetTimer
 from messaging.envelope import Envelope
 from messaging.messages import (
+    BucketsTold,
     CreditUsed,
+    DigestTold,
     Family,
     HaltOrdered,
     HaltReason,
@@ -18,6 +20,7 @@ from messaging.messages import (
     PricePublished,
     ReservationClosed,
     ReservationRequested,
+    RowsTold,
     StateReported,
     Watermark,
 )
@@ -42,6 +45,14 @@ class Hub:
 
     def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         """See `messaging.node.Node.handle`."""
+        effects = self._handle(now_us, event)
+        for effect in effects:
+            if type(effect) is Send and effect.family is Family.RESERVATION:
+                cut = self.state.zone_of[effect.to].cut
+                cut.left(effect.message, self.state.reservations)
+        return effects
+
+    def _handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         hub = self.state
         hub.changed.clear()
         hub.changed_rids.clear()
@@ -89,6 +100,12 @@ class Hub:
                 return credit.used(hub, zone, report, height)
             case ReservationClosed() as report:
                 return credit.closed(hub, zone, report, height)
+            case DigestTold() as digest:
+                return digests.told(hub, zone, digest)
+            case BucketsTold() as answer:
+                return digests.buckets_told(hub, zone, answer, event.seq)
+            case RowsTold() as answer:
+                return digests.rows_told(hub, zone, answer, event.seq, height)
             case LiquidationFilled() as fill:
                 return positions.filled(hub, zone, fill.liq_id, fill.filled_qty8)
             case LiquidationDone() as ended:

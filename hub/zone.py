@@ -4,6 +4,7 @@ from collections import deque
 
 import msgspec
 
+from hub.cut import Cut
 from messaging.messages import Family, HaltReason
 from messaging.units import Height, LiquidationId, Micros, NodeId, ReservationId, Usd6
 
@@ -51,6 +52,7 @@ class Zone:
         waiting: (height, account place) of reports that are not final yet.
         commands: live liquidation commands there -> place of the account.
         last_time_us: per family, the chain time of the last watermark.
+        cut: what of its reservations both sides can compare (P59).
         halted: why the spoke is not trusted any more, if so (P65, P66).
     """
 
@@ -79,6 +81,7 @@ class Zone:
         self.waiting: deque[tuple[Height, int]] = deque()
         self.commands: dict[LiquidationId, int] = {}
         self.last_time_us: dict[Family, Micros] = {}
+        self.cut = Cut()
         self.halted: HaltReason | None = None
 
     @property

@@ -18,6 +18,7 @@ class Audit:
     """Expected cash and forgiveness of every account.
 
     Attributes:
+        hub: whose ledger is compared.
         bad_debt_usd6: shortfalls written off so far, by these books.
     """
 
@@ -27,7 +28,7 @@ class Audit:
         deposits: Sequence[tuple[AccountId, Usd6]],
         evidence: Mapping[NodeId, Evidence],
     ) -> None:
-        self._hub = hub
+        self.hub = hub
         self._evidence = evidence
         self._cash_usd6: list[int] = [usd6 for _, usd6 in deposits]
         self._forgiven_usd6 = [0] * len(deposits)
@@ -43,8 +44,8 @@ class Audit:
         Raises:
             InvariantViolated: MONEY, or INV7 for a report settled before it was final.
         """
-        account, ledger = self._hub.accounts[place], self._hub.ledger
-        for zone, view in zip(self._hub.zones, account.views, strict=True):
+        account, ledger = self.hub.accounts[place], self.hub.ledger
+        for zone, view in zip(self.hub.zones, account.views, strict=True):
             if view.settled.version != self._settled[place][zone.place].version:
                 if not self._evidence[zone.name].report_is_final(account.id, view.settled.version):
                     finding = f"{account.id} at {zone.name}: settled a report that is not final"
@@ -62,7 +63,7 @@ class Audit:
         Raises:
             InvariantViolated: MONEY.
         """
-        ledger = self._hub.ledger
+        ledger = self.hub.ledger
         self._need("bad debt", ledger.bad_debt_usd6, self.bad_debt_usd6)
         uncovered_usd6 = ledger.bad_debt_usd6 - ledger.insurance_used_usd6
         self._need("deficit", -ledger.balances["deficit"], uncovered_usd6)
@@ -82,7 +83,7 @@ class Audit:
         """Write a shortfall off, once, of an account that has nothing left anywhere."""
         self._closed.add(place)
         shortfall_usd6 = -self._cash_usd6[place]
-        bare = self._hub.accounts[place].flat and not self._hub.ledger.reserved_usd6(account)
+        bare = self.hub.accounts[place].flat and not self.hub.ledger.reserved_usd6(account)
         if shortfall_usd6 <= 0 or not bare:
             finding = f"{account}: closed out with {shortfall_usd6:,} usd6 missing, bare: {bare}"
             raise InvariantViolated("MONEY", finding)

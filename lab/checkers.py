@@ -21,6 +21,7 @@ from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
 from messaging.messages import (
     CHANNEL_FAMILIES,
+    DigestTold,
     Family,
     ReservationGranted,
     ReservationRenewed,
@@ -28,7 +29,6 @@ from messaging.messages import (
 )
 from messaging.node import Event
 from messaging.units import (
-    HUB,
     AccountId,
     Asset,
     LiquidationId,
@@ -80,16 +80,24 @@ class Checker:
         self.checked = 0
 
         for endpoint in endpoints:
-            if endpoint.name == HUB:
-                endpoint.observers.append(self._after_hub)
-            elif endpoint.name in self._spokes:
-                spoke = self._spokes[endpoint.name]
-                endpoint.observers.append(partial(self._after_spoke, spoke))
+            self.watch(endpoint)
+
+    def watch(self, endpoint: Endpoint) -> None:
+        """Watch a node from now on, in place of the one of its name."""
+        node = endpoint.node
+        if isinstance(node, Hub):
+            self._hub = self._audit.hub = node.state
+            endpoint.observers.append(self._after_hub)
+        elif isinstance(node, Spoke):
+            self._spokes[node.name] = node
+            endpoint.observers.append(partial(self._after_spoke, node))
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub = self._hub
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             self._evidence[event.sender].hear(event)
+            if type(event.message) is DigestTold:
+                self._check_views(event.sender)
         for effect in effects:
             if type(effect) is Send and effect.family is Family.RESERVATION:
                 self._note_grant(effect, now_us)
@@ -135,13 +143,17 @@ class Checker:
             self._audit.check(place)
         encumbered: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
         by_zone: dict[NodeId, int] = dict.fromkeys(self._spokes, 0)
+        open_at: dict[NodeId, int] = dict.fromkeys(self._spokes, 0)
         for known in hub.reservations.values():
             if known.account in encumbered:
                 encumbered[known.account] += known.encumbered_usd6
                 by_zone[known.spoke] += known.encumbered_usd6
+                open_at[known.spoke] += known.open and known.closed is None
         for account, usd6 in encumbered.items():
             self._need("INV2", hub.ledger.reserved_usd6(account), usd6, f"reserved of {account}")
         for zone in hub.zones:
+            entered = len(zone.cut.rows) + len(zone.cut.unheard)
+            self._hold("VIEWS", entered == open_at[zone.name], "rows of the digest", entered)
             what = f"encumbered at {zone.name}"
             self._need("INV2", zone.encumbered_usd6, by_zone[zone.name], what)
             won_usd6 = -sum(
@@ -159,13 +171,14 @@ class Checker:
         message = frame.message
         if type(message) is ReservationGranted:
             rid, amount_usd6 = message.rid, message.amount_usd6
+            again = rid in self._granted_usd6  # the first answer, given again (P32)
             first_usd6 = self._granted_usd6.setdefault(rid, amount_usd6)
             self._need("INV6", amount_usd6, first_usd6, f"amount granted to {rid.hex()}")
             self._expires_max_us[rid] = max(
                 message.expires_at_us, self._expires_max_us.get(rid, Micros(0))
             )
             reserved_usd6 = self._hub.ledger.reserved_usd6(message.account)
-            within = reserved_usd6 <= self._capacity_usd6(message.account, now_us)
+            within = again or reserved_usd6 <= self._capacity_usd6(message.account, now_us)
             what = f"{message.account} has {reserved_usd6:,} usd6 reserved beyond its capacity"
             self._hold("INV1", within, what, message.amount_usd6)
         elif type(message) is ReservationRenewed:
@@ -263,6 +276,13 @@ class Checker:
         by_close = height is not None and height <= heard.final_heights[Family.RESERVATION]
         by_mark = heard.final_us >= self._expires_max_us[known.rid]
         self._hold("INV7", by_close or by_mark, "released without final evidence", known)
+
+    def _check_views(self, spoke: NodeId) -> None:
+        """Every digest is the hub's own, at a cut that there has been (VIEWS)."""
+        cut = self._hub.zone_of[spoke].cut
+        self._hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)
+        what = f"hub and {spoke} differ about open reservations"
+        self._hold("VIEWS", cut.unequal == 0, what, f"{cut.unequal} of {cut.compared} digests")
 
     def _credit(self, known: Reservation) -> Credit | None:
         return self._spokes[known.spoke].state.credits.get(known.rid)

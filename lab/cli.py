@@ -20,6 +20,7 @@ from lab import plants, reading, running, summary
 from lab.progress import bar
 from lab.report.page import write_report
 from lab.stack import commands, journals
+from lab.swarm import command as swarm
 from lab.traces import write_traces
 from lab.world import build
 from messaging.errors import OmnimarginError
@@ -162,6 +163,7 @@ def latency_command(
 
 
 commands.add_to(app)
+swarm.add_to(app)
 
 
 def _tell(

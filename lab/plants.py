@@ -19,7 +19,8 @@ import spokes.reservation
 from hub.state import HubState
 from hub.zone import Zone
 from messaging.errors import InputRefused, nearest
-from messaging.units import Height, Micros
+from messaging.units import Height, Micros, ReservationId, Usd6
+from spokes.state import SpokeState
 
 
 class Plant(NamedTuple):
@@ -140,6 +141,42 @@ def _oversell(_: Any) -> Any:
     return slice_qty8
 
 
+def spoiled_row(rid: ReservationId) -> bool:
+    """Tell whether the spokes' rows below go wrong: those of one reservation in four."""
+    return rid[0] < 64
+
+
+def _row_understated(enter: Any) -> Any:
+    """Tell the hub's digest of no use, whatever has been used (P59)."""
+
+    def spoiled(state: SpokeState, credit: spokes.reservation.Credit) -> None:
+        hidden = spoiled_row(credit.rid)
+        enter(state, msgspec.structs.replace(credit, used_usd6=Usd6(0)) if hidden else credit)
+
+    return spoiled
+
+
+def _row_missing(enter: Any) -> Any:
+    """Lose a reservation on the way to the hub's digest (P59)."""
+
+    def spoiled(state: SpokeState, credit: spokes.reservation.Credit) -> None:
+        if not spoiled_row(credit.rid):
+            enter(state, credit)
+
+    return spoiled
+
+
+def _row_extra(enter: Any) -> Any:
+    """Go on telling of a reservation that is closed (P59)."""
+
+    def spoiled(state: SpokeState, credit: spokes.reservation.Credit) -> None:
+        closed = credit.state is spokes.reservation.State.CLOSED
+        if not (closed and spoiled_row(credit.rid)):
+            enter(state, credit)
+
+    return spoiled
+
+
 PLANTS: Mapping[str, Plant] = {
     "added_use": Plant(hub.reservation, "use", _added_use),
     "double_write_off": Plant(hub.ledger, "write_off", _double_write_off),
@@ -151,6 +188,9 @@ PLANTS: Mapping[str, Plant] = {
     "open_handed": Plant(HubState, "free_usd6", _open_handed),
     "oversell": Plant(spokes.liquidation, "slice_qty8", _oversell),
     "overuse": Plant(spokes.reservation, "usable", _overuse),
+    "row_extra": Plant(SpokeState, "enter", _row_extra),
+    "row_missing": Plant(SpokeState, "enter", _row_missing),
+    "row_understated": Plant(SpokeState, "enter", _row_understated),
     "soft_settle": Plant(hub.positions, "finalise", _soft_settle),
 }
 

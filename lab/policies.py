@@ -117,6 +117,7 @@ def spoke_policy(scenario: Scenario, spoke: SpokeTable) -> SpokePolicy:
         ),
         markets=tuple(_market(table) for table in scenario.assets),
         watermark_us=micros(reporting.watermark_s),
+        digest_us=micros(reporting.digest_s),
         funding_us=hours(reporting.funding_h),
         slice_us=micros(reporting.liquidation_slice_s),
         ttl_us=micros(reservation.ttl_s),

@@ -1,6 +1,6 @@
 """A progress bar on stderr, only where a person looks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -8,6 +8,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from lab.running import Progress as Tick
 from messaging.units import HOUR_US
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Yield what to call with how many of `total` are done, and a note."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, note: None
+        return
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}  {task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=total, note="")
+        yield lambda done, note: progress.update(task, completed=done, note=note)
 
 
 @contextmanager

@@ -122,6 +122,7 @@ class ReportingTable(Table, frozen=True):
     """What spokes tell of themselves, and how channels are looked after."""
 
     watermark_s: Positive = 30.0
+    digest_s: NotNegative = 300.0
     funding_h: Hours = 8.0
     liquidation_slice_s: Positive = 12.0
     tend_s: Positive = 60.0

@@ -1,5 +1,6 @@
 """The composition root: scenario in, nodes and links out. The only module that makes them."""
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from hub.node import Hub
@@ -18,6 +19,7 @@ from messaging.errors import InputRefused
 from messaging.network import Network
 from messaging.units import HUB, MARKET, ONE, ORACLE, TRADERS, USD, AccountId, NodeId, Usd6
 from spokes.node import Spoke
+from spokes.state import SpokePolicy
 
 _NodeT = TypeVar("_NodeT", Hub, Spoke)
 
@@ -122,10 +124,15 @@ def hub_of(
     return Endpoint(Hub(policies.hub_policy(scenario, lanes), deposits), peers)
 
 
-def spoke_of(scenario: Scenario, lanes: tuple[Lane, ...], place: int) -> Endpoint:
+def spoke_of(
+    scenario: Scenario,
+    lanes: tuple[Lane, ...],
+    place: int,
+    make: Callable[[SpokePolicy], Spoke] = Spoke,
+) -> Endpoint:
     """Return one spoke behind its channels."""
     policy = ways.channel_policy(scenario, lanes[place].up, lanes[place].down)
-    spoke = Spoke(policies.spoke_policy(scenario, scenario.spokes[place]))
+    spoke = make(policies.spoke_policy(scenario, scenario.spokes[place]))
     return Endpoint(spoke, {HUB: policy})
 
 

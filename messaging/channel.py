@@ -34,9 +34,10 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
 class Outbox:
     """The sending end: frames not yet acknowledged, oldest first."""
 
-    __slots__ = ("_growth", "_progress_us", "next_seq", "unacked")
+    __slots__ = ("_growth", "_progress_us", "next_seq", "resent_max", "unacked")
 
     def __init__(self) -> None:
+        self.resent_max = RESENT_MAX
         self.next_seq = 1
         self.unacked: dict[int, Envelope] = {}
         self._progress_us = Micros(0)
@@ -63,8 +64,8 @@ class Outbox:
         self._growth = 1.0
 
     def asked(self, first_seq: int, last_seq: int) -> list[Envelope]:
-        """Return the stored frames of a range, at most `RESENT_MAX`."""
-        last_seq = min(last_seq, first_seq + RESENT_MAX - 1)
+        """Return the stored frames of a range, at most `resent_max`."""
+        last_seq = min(last_seq, first_seq + self.resent_max - 1)
         return [self.unacked[seq] for seq in range(first_seq, last_seq + 1) if seq in self.unacked]
 
     def overdue(self, now_us: Micros, policy: ChannelPolicy) -> list[Envelope]:
@@ -73,15 +74,24 @@ class Outbox:
             return []
         self._progress_us = now_us
         self._growth = min(self._growth * RESEND_GROWTH, RESEND_GROWTH_MAX)
-        return [self.unacked[seq] for seq in sorted(self.unacked)[:RESENT_MAX]]
+        return [self.unacked[seq] for seq in sorted(self.unacked)[: self.resent_max]]
 
 
 class Inbox:
     """The receiving end: the cursor, and what waits behind a gap."""
 
-    __slots__ = ("_parked_us", "acked_seq", "arrived_us", "next_seq", "parked", "repeats")
+    __slots__ = (
+        "_parked_us",
+        "acked_seq",
+        "arrived_us",
+        "next_seq",
+        "parked",
+        "parked_max",
+        "repeats",
+    )
 
     def __init__(self) -> None:
+        self.parked_max = PARKED_MAX
         self.next_seq = 1
         self.parked: dict[int, Envelope] = {}
         self.acked_seq = 0  # the cursor that the other end has been told
@@ -101,7 +111,7 @@ class Inbox:
                 self.acked_seq = min(self.acked_seq, seq - 1)
             elif seq in self.parked:
                 self.repeats += 1
-            elif len(self.parked) < PARKED_MAX:
+            elif len(self.parked) < self.parked_max:
                 self.parked[seq] = envelope
                 self._parked_us[seq] = now_us
             return []

@@ -19,13 +19,13 @@ from messaging.codec import decode_event, encode_event, encode_frame
 from messaging.effects import SetTimer
 from messaging.endpoint import Endpoint, Output
 from messaging.envelope import Envelope
-from messaging.errors import FrameRefused
+from messaging.errors import FrameRefused, InputLost
 from messaging.fingerprint import fingerprint
 from messaging.identity import NO_DIGEST, Signer
 from messaging.messages import CHANNEL_FAMILIES
 from messaging.node import Event, TimerFired
-from messaging.store import Entry, Headers, Row, Snapshot, Store
-from messaging.topics import channel_topic, dead_letters, topic_of
+from messaging.store import Entry, Headers, Row, Snapshot, Storage
+from messaging.topics import Route, channel_topic, dead_letters, topic_of
 from messaging.units import Micros
 
 TIMER, DELIVERY = 0, 1  # what an output came of; in virtual time, timers come first
@@ -61,7 +61,14 @@ class Durable:
         folded: how many events of the journal were handled again at the start.
     """
 
-    def __init__(self, endpoint: Endpoint, store: Store, signer: Signer) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        store: Storage,
+        signer: Signer,
+        *,
+        snapshot_events: int = SNAPSHOT_EVENTS,
+    ) -> None:
         """Fold the journal: afterwards the endpoint is where it was.
 
         Raises:
@@ -69,6 +76,7 @@ class Durable:
         """
         self._store = store
         self._signer = signer
+        self._snapshot_events = snapshot_events
         self._due: list[tuple[Micros, int, str]] = []
         self._entries: list[Entry] = []
         self._rows: list[Row] = []
@@ -113,9 +121,19 @@ class Durable:
         """Return how many events wait for a commit."""
         return len(self._entries)
 
-    def heard(self, topic: str) -> int:
-        """Return the highest number handled of a stream."""
-        return self._memory.heard.get(topic, 0)
+    def is_repeat(self, route: Route, frame: Envelope) -> bool:
+        """Tell whether a frame that comes over Kafka alone, so in order, was handled (P16).
+
+        Raises:
+            InputLost: there is a gap before it, and nobody will send again what was there.
+        """
+        if not route.ordered:
+            return False
+        expected = self._memory.heard.get(route.topic, 0) + 1
+        if frame.seq > expected:
+            found = f"{frame.seq}: those between are lost"
+            raise InputLost(f"{route.topic}: expected number {expected}, found {found}")
+        return frame.seq < expected
 
     def next_timer(self) -> tuple[Micros, int, str] | None:
         """Return the timer that is due first: when, the how-manieth it was set, its name."""
@@ -153,7 +171,7 @@ class Durable:
         entries, rows = self._entries, self._rows
         self._entries, self._rows = [], []
         self._store.commit(entries, cursors, rows, published)
-        if self._memory.place - self._snapshot_place >= SNAPSHOT_EVENTS:
+        if self._memory.place - self._snapshot_place >= self._snapshot_events:
             self.snapshot("")  # hashing takes longer than a node may stand still
         return rows
 

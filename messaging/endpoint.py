@@ -43,6 +43,10 @@ class Endpoint:
         self._tending = False
         self.observers: list[Observer] = []
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out who watches: they are no part of the state."""
+        return self.__dict__ | {"observers": []}
+
     def start(self) -> list[Output]:
         """Return the node's wishes before its first event."""
         return self._wrap(Micros(0), self.node.start())

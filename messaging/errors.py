@@ -6,12 +6,17 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class OmnimarginError(Exception):
     """Root of the tree."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as what was said, whatever `__init__` asks for."""
+        return _again, (type(self), self.args), self.__dict__
 
 
 class InputRefused(OmnimarginError):
@@ -107,3 +112,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)` for the known word most like `word`, or nothing."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _again(kind: type[OmnimarginError], args: tuple[object, ...]) -> OmnimarginError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error

@@ -103,13 +103,15 @@ class Signer:
             FrameRefused: it would be larger than any receiver accepts.
         """
         domain, key, digest = self._domain, self._key, self.digest(frame, before)
-        signature = crypto_sign(PURPOSE + digest, self._secret)[:crypto_sign_BYTES]
-        sealed = _encoder.encode(Sealed(domain, key, before, frame, signature))
+        sealed = _encoder.encode(Sealed(domain, key, before, frame, self._sign(digest)))
         if len(sealed) > SEALED_BYTES_MAX:
             raise FrameRefused(
                 f"expected at most {SEALED_BYTES_MAX:,} bytes, found {len(sealed):,}"
             )
         return sealed, digest
+
+    def _sign(self, digest: bytes) -> bytes:
+        return crypto_sign(PURPOSE + digest, self._secret)[:crypto_sign_BYTES]
 
 
 class Verifier:

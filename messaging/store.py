@@ -8,7 +8,7 @@ import fcntl
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self, TypeAlias
+from typing import IO, Any, NamedTuple, Protocol, Self, TypeAlias
 
 from messaging.errors import InputRefused, StoreFailed
 
@@ -55,6 +55,31 @@ class Snapshot(NamedTuple):
     place: int
     fingerprint: str
     state: bytes
+
+
+class Storage(Protocol):
+    """What a durable node needs of what keeps its journal."""
+
+    published: int
+    last_number: int
+
+    def commit(
+        self,
+        entries: Sequence[Entry] = (),
+        cursors: Mapping[str, int] | None = None,
+        rows: Sequence[Row] = (),
+        published: int | None = None,
+    ) -> None: ...
+
+    def keep(self, snapshot: Snapshot) -> None: ...
+
+    def forget(self, oldest: Mapping[str, int]) -> None: ...
+
+    def entries(self, after: int = 0) -> Iterator[Entry]: ...
+
+    def rows(self) -> Iterator[Row]: ...
+
+    def snapshot(self) -> Snapshot | None: ...
 
 
 class Store:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from messaging.envelope import Envelope
+from messaging.errors import FrameRefused
 from messaging.messages import CHANNEL_FAMILIES, Family
 from messaging.units import HUB, MARKET, MONITOR, OPERATOR, ORACLE, RELAY, TRADERS, NodeId
 
@@ -40,6 +41,21 @@ class Route(NamedTuple):
     def read_from(self) -> str:
         """Name the topic that the receiver reads."""
         return DELIVERED + self.topic if self.relayed else self.topic
+
+    @property
+    def ordered(self) -> bool:
+        """Tell whether it reaches its reader over Kafka alone: in order, and not sent again."""
+        return self.family is Family.ORDER or self.sender == MARKET
+
+    def check(self, frame: Envelope) -> None:
+        """Refuse a frame of another route (P7).
+
+        Raises:
+            FrameRefused: its names are not those of the topic.
+        """
+        found, expected = (frame.sender, frame.receiver, frame.family), self[1:4]
+        if found != expected:
+            raise FrameRefused(f"expected {'/'.join(expected)}, found {'/'.join(found)}")
 
 
 def dead_letters(node: NodeId) -> str:

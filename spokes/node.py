@@ -6,8 +6,10 @@ from messaging.effects import Effect, Send, SetTimer
 from messaging.envelope import Envelope
 from messaging.messages import (
     CHANNEL_FAMILIES,
+    BucketsAsked,
     CloseReason,
     ClosureAcknowledged,
+    Family,
     LiquidationAcknowledged,
     LiquidationOrdered,
     MarginSet,
@@ -17,12 +19,13 @@ from messaging.messages import (
     ReservationRejected,
     ReservationRenewed,
     RevocationRequested,
+    RowsAsked,
     SpokeHalted,
     Watermark,
 )
 from messaging.node import Event, TimerFired
 from messaging.units import Micros
-from spokes import closing, orders, reservation, venue
+from spokes import closing, digests, orders, reservation, venue
 from spokes.state import SpokePolicy, SpokeState, Waiting
 
 BLOCK, SLICE, MARK, FUNDING = "block", "slice", "mark", "funding"
@@ -61,6 +64,8 @@ class Spoke:
     def _from_hub(self, now_us: Micros, event: Envelope) -> list[Effect]:
         """Take in a message of the hub; whatever needs a block waits for the next one."""
         spoke, chain_us = self.state, self._policy.chain.time_at(now_us)
+        if event.family is Family.RESERVATION:
+            spoke.heard_seq = event.seq
         match event.message:
             case MarginSet() as told:
                 if told.margin_version > spoke.status.get(told.account, (0, None))[0]:
@@ -87,6 +92,10 @@ class Spoke:
             case LiquidationAcknowledged(liq_id=liq_id):
                 if liq_id not in spoke.live:
                     spoke.orders.pop(liq_id, None)
+            case BucketsAsked():
+                return [digests.buckets(spoke, now_us)]
+            case RowsAsked(buckets=buckets):
+                return digests.rows(spoke, buckets, now_us)
             case SpokeHalted():
                 spoke.halted = True
             case _:
@@ -122,7 +131,7 @@ class Spoke:
         else:
             assert name == MARK
             effects = orders.expire(spoke, now_us) + closing.finish(spoke, now_us)
-            effects += spoke.reports(now_us) + self._marks(now_us)
+            effects += spoke.reports(now_us) + digests.told(spoke, now_us) + self._marks(now_us)
             block_us = self._policy.chain.time_at(now_us)
             effects.append(self._mark_timer(Micros(block_us + self._policy.watermark_us)))
         return effects + spoke.reports(now_us)

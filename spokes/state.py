@@ -7,7 +7,10 @@ import msgspec
 
 from messaging.effects import Effect, Send
 from messaging.messages import (
+    BucketsTold,
+    CreditRow,
     CreditUsed,
+    DigestTold,
     Family,
     LiquidationDone,
     LiquidationFilled,
@@ -16,8 +19,10 @@ from messaging.messages import (
     OrderPlaced,
     ReservationClosed,
     ReservationRequested,
+    RowsTold,
     StateReported,
 )
+from messaging.open_rows import OpenRows
 from messaging.units import (
     AccountId,
     Asset,
@@ -35,9 +40,12 @@ from spokes.reservation import Credit, Outcome, State
 from spokes.venue import Market, Trader, report
 
 FAMILY_OF: dict[type, Family] = {
+    BucketsTold: Family.RESERVATION,
     CreditUsed: Family.RESERVATION,
+    DigestTold: Family.RESERVATION,
     ReservationClosed: Family.RESERVATION,
     ReservationRequested: Family.RESERVATION,
+    RowsTold: Family.RESERVATION,
     StateReported: Family.MARGIN_STATE,
     LiquidationFilled: Family.LIQUIDATION,
     LiquidationDone: Family.LIQUIDATION,
@@ -53,6 +61,7 @@ class SpokePolicy(msgspec.Struct, frozen=True, kw_only=True):
         chain: its blocks.
         markets: what trades here, in the scenario's order of assets.
         watermark_us: how often every channel says how far it has told everything.
+        digest_us: how often a digest of what is open goes with it; 0 for never (P59).
         funding_us: how often funding is paid.
         slice_us: how often a liquidation trades.
         ttl_us: lifetime asked for a reservation.
@@ -66,6 +75,7 @@ class SpokePolicy(msgspec.Struct, frozen=True, kw_only=True):
     chain: Chain
     markets: tuple[Market, ...]
     watermark_us: Micros
+    digest_us: Micros
     funding_us: Micros
     slice_us: Micros
     ttl_us: Micros
@@ -88,6 +98,8 @@ class SpokeState:
         traders: accounts that have ever traded here.
         credits: reservations not yet forgotten; credits_of: the active ones of an account;
             active_count: all active ones.
+        rows: the active ones as the hub is told them; heard_seq: the last message on
+            `reservation` that has been applied; digest_us: chain time of the next digest.
         expiries: (expiry, id) of active ones, a heap; a renewal adds a later entry.
         pool: orders for the next block, oldest first.
         for_credit: the order that waits for a reservation.
@@ -109,6 +121,9 @@ class SpokeState:
         self.credits: dict[ReservationId, Credit] = {}
         self.credits_of: dict[AccountId, dict[ReservationId, None]] = {}
         self.active_count = 0
+        self.rows = OpenRows()
+        self.heard_seq = 0
+        self.digest_us = Micros(0)
         self.expiries: list[tuple[Micros, ReservationId]] = []
         self.pool: list[Waiting] = []
         self.for_credit: dict[ReservationId, Waiting] = {}
@@ -154,7 +169,18 @@ class SpokeState:
                 heapq.heappush(self.expiries, (credit.expires_at_us, credit.rid))
         elif credit.state is State.CLOSED:
             self.credits_of.get(credit.account, {}).pop(credit.rid, None)
+        self.enter(credit)
         return [] if outcome.word is None else [self.tell(outcome.word, now_us)]
+
+    def enter(self, credit: Credit) -> None:
+        """Keep the rows that the hub compares up to date (P59)."""
+        if credit.state is State.ACTIVE:
+            row = CreditRow(
+                rid=credit.rid, amount_usd6=credit.amount_usd6, used_usd6=credit.used_usd6
+            )
+            self.rows.put(row)
+        elif credit.state is State.CLOSED:
+            self.rows.drop(credit.rid)
 
     def forget_credit(self, rid: ReservationId) -> None:
         """Drop a reservation that can have no effect any more; unknown ones are left alone."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import pingpong, scenario
+from benchmarks import fuzz, pingpong, scenario
 
 
 @pytest.mark.parametrize("name", pingpong.ENGINES)
@@ -16,3 +16,10 @@ def test_a_scenario_ends_with_the_same_digest_with_and_without_checks() -> None:
     )
     assert with_checks == without != ""
     assert scenario.rate(2.0, 20, checks=False, digest=False)[0] > 0
+
+
+def test_only_one_error_comes_out_of_the_decoder() -> None:
+    one, again = fuzz.fuzz(3_000, 7), fuzz.fuzz(3_000, 7)
+    assert one.digest == again.digest
+    assert sum(one.refused.values()) + one.opened + one.decoded == 3_000
+    assert one.decoded > 0

@@ -22,9 +22,8 @@ from messaging.durable import AT, DELIVERY, read_order
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost
 from messaging.identity import SEALED_BYTES_MAX, Verifier
-from messaging.messages import Family
 from messaging.topics import Route
-from messaging.units import MARKET, Micros, NodeId
+from messaging.units import Micros, NodeId
 
 FETCHED_MAX = 1_000  # records taken from the client at a time
 WAITING_MAX = 5_000  # records of a topic in memory; beyond that it is not read on
@@ -53,8 +52,6 @@ class Stream:
         self.paused = False
         self.waiting: dict[int, None] = {}  # offsets read and not handled, in order
         self._vouched: dict[bytes, object] = {}
-        # What reaches its reader over Kafka alone comes in order, so a lower number is a repeat.
-        self.ordered = route.family is Family.ORDER or route.sender == MARKET
 
     @property
     def cursor(self) -> int:
@@ -75,7 +72,7 @@ class Stream:
                 if isinstance(sealed, FrameRefused):
                     raise sealed
                 frame = decode_frame(sealed.frame)
-                self._belongs(frame)
+                self.route.check(frame)
             except FrameRefused as error:
                 yield self._refused(offset, rank, value, str(error))
                 continue
@@ -103,13 +100,6 @@ class Stream:
     def __lt__(self, other: "Stream") -> bool:
         """Stand before another: what claims the same place on two topics goes by the topic."""
         return self.partition.topic < other.partition.topic  # type: ignore[no-any-return]
-
-    def _belongs(self, frame: Envelope) -> None:
-        route = self.route
-        found = (frame.sender, frame.receiver, frame.family)
-        expected = (route.sender, route.receiver, route.family)
-        if found != expected:
-            raise FrameRefused(f"expected {'/'.join(expected)}, found {'/'.join(found)}")
 
 
 class Arrival(NamedTuple):
@@ -224,7 +214,7 @@ class Intake:
         for partition, found in (await reader.beginnings(self._consumer, lost)).items():
             stream, offset = self.streams[partition], lost[partition]
             # From a channel's gap its sender is asked again; an order is never sent again.
-            if stream.ordered:
+            if stream.route.ordered:
                 raise InputLost(
                     f"{partition.topic}: expected offset {offset}, found the topic to begin at "
                     f"{found}: orders between are lost"

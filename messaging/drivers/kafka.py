@@ -17,7 +17,6 @@ from messaging.drivers.clock import Clock
 from messaging.drivers.intake import Arrival, Intake, Stream
 from messaging.drivers.publisher import Publisher
 from messaging.durable import Durable
-from messaging.errors import InputLost
 from messaging.identity import Verifier
 from messaging.store import Store
 from messaging.topics import Route
@@ -182,14 +181,9 @@ class KafkaNode:
             log.warning("refused", **arrival.why)
             durable.refuse(arrival.data, arrival.why)
             return
-        due_us, topic = arrival.place[0], stream.route.topic
-        if stream.ordered:
-            heard = durable.heard(topic)
-            if arrival.frame.seq <= heard:
-                return
-            if arrival.frame.seq > heard + 1:
-                found = f"{arrival.frame.seq}: those between are lost"
-                raise InputLost(f"{topic}: expected number {heard + 1}, found {found}")
+        if durable.is_repeat(stream.route, arrival.frame):
+            return
+        due_us = arrival.place[0]
         if due_us < durable.at_us:
             self.late += 1
         durable.take(max(due_us, durable.at_us), arrival.frame, arrival.data)

@@ -303,8 +303,7 @@ class Relay:
         kept = _kept(record.headers)
         try:
             frame = decode_frame(_sealed.decode(data).frame)
-            if (frame.sender, frame.receiver, frame.family) != route[1:4]:
-                raise FrameRefused("not of this topic")
+            route.check(frame)
             left_us = read_order(dict(kept), frame).left_us
             arrivals = self._bridges.arrivals(frame, Micros(min(left_us, now_us)))
         except (FrameRefused, ValueError, RecursionError):
@@ -341,8 +340,7 @@ class Relay:
         try:
             frame = decode_frame(self._verifier.open(record.value or b"", OPERATOR).frame)
             message = frame.message
-            if (frame.sender, frame.receiver, frame.family) != source.route[1:4]:
-                raise FrameRefused("expected operator/relay/control, found another's")
+            source.route.check(frame)
             if not isinstance(message, LinkChanged):
                 raise FrameRefused(f"expected LinkChanged, found {type(message).__name__}")
             policy = self._resolve(message)

@@ -43,6 +43,9 @@ class Slots:
     def __init__(self, a: object, b: object, c: object) -> None:
         self.a, self.b, self.c = a, b, c
 
+    def __repr__(self) -> str:
+        return "Slots()"  # the same in every process, for it names a test
+
 
 class Colour(Enum):
     RED = 1

@@ -481,7 +481,7 @@ async def test_orders_that_are_lost_end_the_node_and_lost_frames_are_asked_for_a
 
 
 def test_only_what_comes_over_one_broker_alone_comes_in_order() -> None:
-    ordered = {route.topic for route in ROUTES.values() if Stream(route, 0).ordered}
+    ordered = {route.topic for route in ROUTES.values() if route.ordered}
     assert ordered == {"order.base", "market.base"}
     assert all(ROUTES[topic].read_from == topic for topic in ordered)
     assert Family.ORDER not in {route.family for route in TO_HUB}

@@ -51,6 +51,7 @@ POLICY = SpokePolicy(
     chain=Chain(block_us=S, safe_after_us=0, final_after_us=FINAL),
     markets=(BTC,),
     watermark_us=10 * S,
+    digest_us=0,
     funding_us=3_600 * S,
     slice_us=2 * S,
     ttl_us=TTL,

@@ -1,0 +1,108 @@
+"""What befalls processes: they die, stand still, and have clocks of their own.
+
+Faults F4, F5 and F7 of docs/swarm.md.
+"""
+
+from math import log
+
+from lab.swarm.draws import Draws
+from lab.swarm.options import SKEW_S, Options
+from messaging.drivers.mortal import Death, Point
+from messaging.units import HUB, SECOND_US, Micros, NodeId
+
+REWOUND = 100
+_POINTS = tuple(Point)
+
+
+class Fates:
+    """One stream of draws for each process and question.
+
+    Attributes:
+        healed: nobody dies, stands still, or loses time any more.
+    """
+
+    def __init__(self, options: Options, names: tuple[NodeId, ...]) -> None:
+        self._faults = options.faults
+        self._safety_us = options.safety_s * SECOND_US
+        self._down_us = options.ttl_s * SECOND_US
+        self._deaths = {name: Draws(options.seed, f"death/{name}") for name in names}
+        self._pauses = {name: Draws(options.seed, f"pause/{name}") for name in names}
+        self._rounds = dict.fromkeys(names, 0)
+        self._due = dict.fromkeys(names, 0)
+        self._ahead = {name: self._jumps(options, name) for name in names}
+        self.healed = False
+        for name in names:
+            self._draw_due(name)
+
+    def _jumps(self, options: Options, name: NodeId) -> list[tuple[int, int]]:
+        """Return (from when, how far ahead [us]) of a clock; it is right at the beginning."""
+        strength = options.faults.get("skew", 0.0)
+        if not strength or name != HUB:
+            return []  # a spoke's clock is its chain's
+        draws = Draws(options.seed, f"skew/{name}")
+        jumps = []
+        for _ in range(1 + int(4 * strength)):
+            at_us = int(draws.uniform(0.0, self._safety_us))
+            jumps.append((at_us, int(draws.uniform(-1.0, 1.0) * strength * SKEW_S * SECOND_US)))
+        return sorted(jumps)
+
+    def _draw_due(self, name: NodeId) -> None:
+        """Draw in how many rounds the process dies next."""
+        strength = self._faults.get("death", 0.0)
+        if strength:
+            mean = 600.0 - 500.0 * strength
+            rounds = 1 + int(-log(1.0 - self._deaths[name].next()[0]) * mean)
+            self._due[name] = self._rounds[name] + rounds
+
+    def death(self, name: NodeId, now_us: Micros) -> Death | None:
+        """See `messaging.drivers.mortal.Fate`."""
+        if self.healed or not self._due[name]:
+            return None
+        self._rounds[name] += 1
+        if self._rounds[name] < self._due[name]:
+            return None
+        draws = self._deaths[name].next()
+        self._draw_due(name)
+        if draws[1] < 0.5 * self._faults.get("crash_loop", 0.0):
+            self._due[name] = self._rounds[name] + 1  # again with its next round
+        down_us = -log(1.0 - draws[2]) * 0.2 * self._down_us
+        if draws[3] < 0.1:
+            down_us += self._down_us * 2  # longer than any grant lives
+        return Death(
+            point=_POINTS[int(len(_POINTS) * draws[4])],
+            down_us=int(down_us),
+            again=int(3 * draws[5]),
+            truncated=draws[6] < 0.5 * self._faults.get("truncate", 0.0),
+            rewound=int(REWOUND * draws[7]) if "rewind" in self._faults else 0,
+        )
+
+    def pause_us(self, name: NodeId, now_us: Micros) -> int:
+        """See `messaging.drivers.mortal.Fate`."""
+        strength = self._faults.get("pause", 0.0)
+        if self.healed or not strength:
+            return 0
+        draws = self._pauses[name].next()
+        if draws[0] >= 0.02 * strength:
+            return 0
+        long = self._down_us * 1.5 if draws[1] < 0.05 else 2.0 * SECOND_US
+        return int(-log(1.0 - draws[2]) * long)
+
+    def local_us(self, name: NodeId, now_us: Micros) -> Micros:
+        """See `messaging.drivers.mortal.Fate`."""
+        ahead_us = 0
+        if self.healed:
+            return now_us
+        for at_us, found_us in self._ahead[name]:
+            if at_us <= now_us:
+                ahead_us = found_us
+        return Micros(max(0, now_us + ahead_us))
+
+    def global_us(self, name: NodeId, local_us: Micros, now_us: Micros) -> Micros:
+        """See `messaging.drivers.mortal.Fate`."""
+        if not self._ahead[name] or self.healed:
+            return local_us
+        due_us = now_us + max(0, local_us - self.local_us(name, now_us))
+        for at_us, _ in self._ahead[name]:
+            if now_us < at_us < due_us:
+                return Micros(at_us)  # the clock jumps before: look again then
+        return Micros(due_us)

@@ -1,0 +1,44 @@
+"""Signatures for runs in bulk: a keyed hash in the place of Ed25519, a hundred times as fast.
+
+It binds the same bytes to the same name, so everything but the curve is the live code. Each seed
+of a hundred uses the real one.
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+from messaging.errors import FrameRefused
+from messaging.identity import PURPOSE, Sealed, Signer, Verifier, domain_of
+from messaging.units import HUB, NodeId
+
+DOMAIN = domain_of("swarm", "swarm", HUB)
+
+
+def _mark(public: bytes, digest: bytes) -> bytes:
+    return blake2b(PURPOSE + digest, key=public, digest_size=64).digest()
+
+
+class KeyedSigner(Signer):
+    """Signs with what stands for its public key; nobody in a simulation looks that up."""
+
+    def _sign(self, digest: bytes) -> bytes:
+        return _mark(self.public, digest)
+
+
+class KeyedVerifier(Verifier):
+    """Checks what `KeyedSigner` has signed."""
+
+    def _verify(self, sealed: Sealed, sender: NodeId) -> None:
+        if sealed.signature != _mark(self._public[sender], sealed.digest()):
+            raise FrameRefused(f"expected a signature of {sender}, found another")
+
+
+def signer_of(name: NodeId, *, real: bool) -> Signer:
+    """Return the signer of a name, the same in every run."""
+    seed = blake2b(name.encode(), digest_size=32).digest()
+    return (Signer if real else KeyedSigner)(DOMAIN, seed)
+
+
+def verifier_of(public: Mapping[NodeId, bytes], *, real: bool) -> Verifier:
+    """Return what knows these public keys."""
+    return (Verifier if real else KeyedVerifier)(DOMAIN, public)

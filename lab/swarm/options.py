@@ -1,0 +1,173 @@
+"""What one seed of the swarm runs: a random world, and which faults befall it how often.
+
+Everything is drawn from the seed alone, each option from a stream of its own, so that switching
+one off leaves the others as they are. docs/swarm.md lists the faults by number.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lab import reading
+from lab.scenario import Scenario
+from lab.swarm.draws import Draws
+
+HOUR_S = 3_600.0
+FAULTS = {
+    "loss": "F1", "repeat": "F1", "tail": "F1", "clog": "F1", "capacity": "F1",
+    "cut": "F2", "one_way": "F2", "isolate": "F2", "jam": "F2", "swizzle": "F2",
+    "old": "F3", "broken": "F3", "stray": "F3",
+    "rewind": "F4", "truncate": "F4", "outage": "F4",
+    "death": "F5", "pause": "F5", "crash_loop": "F5",
+    "skew": "F7", "halt": "F8", "outlier": "F9", "stale": "F9",
+    "forge": "F10", "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
+}  # fmt: skip
+SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
+ALL_AT_ONCE = 10  # one seed in so many has every fault on
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """One seed's world and faults.
+
+    Attributes:
+        faults: name of each fault that is on -> how strong, from 0 to 1.
+        way_s: mean time that a message takes between hub and spoke.
+        safety_s: how long faults and load last, scenario time.
+        real_signatures: Ed25519; else a keyed hash in its place.
+    """
+
+    seed: int
+    spokes: int
+    accounts: int
+    assets: int
+    way_s: float
+    block_s: float
+    final_s: float
+    watermark_s: float
+    ttl_s: float
+    actions_per_day: float
+    volatility: float
+    safety_s: float
+    batch: int
+    snapshot_events: int
+    renewals_max: int
+    real_signatures: bool
+    faults: dict[str, float]
+
+
+def draw(seed: int, minutes: float) -> Options:
+    """Return what a seed runs, for about so many minutes of scenario time."""
+
+    def stream(name: str) -> Draws:
+        return Draws(seed, f"option/{name}")
+
+    everything = stream("everything").chance(1 / ALL_AT_ONCE)
+    faults = {
+        name: round(stream(f"strength/{name}").uniform(0.05, 1.0), 3)
+        for name in FAULTS
+        if everything or stream(f"on/{name}").chance(0.35)
+    }
+    way_s = round(stream("way").log_uniform(0.05, 6.0), 3)
+    block_s = stream("block").choice([0.25, 1.0, 2.0, 12.0])
+    final_s = round(stream("final").log_uniform(1.0, 60.0), 1)
+    busy = "burst" in faults
+    return Options(
+        seed=seed,
+        spokes=stream("spokes").whole(1, 3),
+        accounts=stream("accounts").whole(1, 5) + 4 * busy,
+        assets=stream("assets").whole(1, 2),
+        way_s=way_s,
+        block_s=block_s,
+        final_s=final_s,
+        watermark_s=stream("watermark").choice([6.0, 12.0, 24.0]),
+        ttl_s=round(6 * way_s + 4 * block_s + 30 + stream("ttl").log_uniform(5.0, 120.0)),
+        actions_per_day=1_000.0 if busy else stream("actions").choice([100.0, 300.0, 1_000.0]),
+        volatility=round(stream("volatility").log_uniform(0.5, 30.0), 2),
+        safety_s=minutes * 60.0,
+        batch=stream("batch").choice([1, 1, 3, 20, 100]),
+        snapshot_events=stream("snapshot").choice([50, 200, 800]),
+        renewals_max=stream("renewals").whole(0, 2),
+        real_signatures=stream("signatures").chance(0.01),
+        faults=faults,
+    )
+
+
+def scenario_of(options: Options) -> Scenario:
+    """Return the world of these options; it ends long after the faults have."""
+    halted = options.faults.get("halt", 0.0)
+    draws = Draws(options.seed, "world")
+    spokes: list[dict[str, Any]] = []
+    for number in range(options.spokes):
+        spoke: dict[str, Any] = {
+            "name": f"spoke-{number}",
+            "chain": "base",
+            "block_s": options.block_s,
+            "safe_after_s": options.final_s / 2,
+            "final_after_s": options.final_s,
+            "trust": draws.choice(["safe", "final", "bridge"]),
+            "zone_cap_usd": round(draws.log_uniform(5e3, 1e6)),
+        }
+        if draws.chance(halted):
+            from_h = draws.uniform(0.0, options.safety_s / HOUR_S)
+            until_h = draws.uniform(from_h, options.safety_s / HOUR_S) + 0.001
+            spoke["outages"] = [{"from_h": from_h, "until_h": until_h}]
+        spokes.append(spoke)
+    names = ("BTC", "ETH")[: options.assets]
+    prices = {
+        name: {"price_usd": price_usd, "volatility_per_sqrt_year": options.volatility}
+        for name, price_usd in zip(names, (60_000, 3_000), strict=False)
+    }
+    tables: dict[str, Any] = {
+        "title": f"swarm seed {options.seed}",
+        "seed": options.seed,
+        "duration_h": (options.safety_s + healing_s(options)) / HOUR_S,
+        "tick_s": max(10.0, options.safety_s / 100),
+        "latency": {"kind": "constant", "value_s": options.way_s},
+        "prices": {"kind": "gbm", "correlation": 0.5, "assets": prices},
+        "assets": [{"name": name} for name in names],
+        "spokes": spokes,
+        "reservation": {
+            "ttl_s": options.ttl_s,
+            "patience_s": options.ttl_s,
+            "renewals_max": options.renewals_max,
+        },
+        "liquidation": {"command_ttl_s": options.ttl_s},
+        "reporting": {
+            "watermark_s": options.watermark_s,
+            "funding_h": 0.25,
+            "digest_s": Draws(options.seed, "world/digest").choice([0.0, 15.0, 40.0]),
+            "tend_s": max(2.0, options.way_s),
+            "ack_after_s": max(2.0, options.way_s),
+        },
+        "hub": {"block_s": draws.choice([1.0, 12.0]), "look_s": 60.0, "insurance_usd": 1_000.0},
+        "oracle": {"heartbeat_s": 60.0, "delay": {"kind": "constant", "value_s": 1.0}},
+        "links": {"loss_ppm": 1},  # so that patience allows for loss
+        "traders": {
+            "accounts": options.accounts,
+            "open_from_h": 0.0,
+            "open_until_h": max(0.01, options.safety_s / HOUR_S / 2),
+            "actions_per_day": options.actions_per_day,
+            "leverage_min": 3.0,
+            "leverage_max": 9.0,
+        },
+    }
+    return reading.check(tables, directory=Path())
+
+
+def healing_s(options: Options) -> float:
+    """Return how long after the faults everything must have come to rest, scenario time.
+
+    A life asked for in the last moment, renewed as often as can be, its expiry final and told,
+    the hub's patience, and rounds of resends that had grown sixteenfold by then.
+    """
+    life_s = options.ttl_s * (2 + options.renewals_max) + options.final_s
+    patience_s = 2 * (2 * options.way_s + 2 * max(2.0, options.way_s))
+    clock_s = SKEW_S * ("skew" in options.faults)
+    mark_s = options.watermark_s + 2 * options.block_s
+    return life_s + 4 * mark_s + 17 * patience_s + 2 * drain_s(options) + clock_s
+
+
+def drain_s(options: Options) -> float:
+    """Return how long anything said may take to be heard, and that to be heard of."""
+    return 30 * options.way_s + 6 * max(2.0, options.way_s) + 20.0

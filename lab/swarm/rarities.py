@@ -1,0 +1,77 @@
+"""What is legal and rare: spokes that ask twice, small buffers, everybody wanting the last unit.
+
+Faults F12 and F13 of docs/swarm.md.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from lab.swarm.draws import Draws
+from lab.swarm.options import Options
+from messaging.effects import Effect, Send
+from messaging.endpoint import Endpoint
+from messaging.envelope import Envelope
+from messaging.messages import OrderPlaced, ReservationRequested
+from messaging.node import Event
+from messaging.units import Micros, NodeId, Qty8
+from spokes.node import Spoke
+from spokes.state import SpokePolicy
+
+KEPT_MAX = 16
+PARKED_MAX, RESENT_MAX = 24, 8
+
+
+class Impatient(Spoke):
+    """Asks again for what it has asked for before, long answered or not (P32, P33, P38, P50)."""
+
+    def __init__(self, policy: SpokePolicy, every: int) -> None:
+        super().__init__(policy)
+        self._every = every
+        self._handled = 0
+        self._asked: list[Effect] = []
+
+    def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
+        """See `messaging.node.Node.handle`."""
+        effects = list(super().handle(now_us, event))
+        for effect in effects:
+            if type(effect) is Send and type(effect.message) is ReservationRequested:
+                self._asked = [*self._asked[-KEPT_MAX + 1 :], effect]
+        self._handled += 1
+        if self._asked and self._handled % self._every == 0:
+            effects.append(self._asked[self._handled // self._every % len(self._asked)])
+        return effects
+
+
+def narrow(endpoint: Endpoint) -> None:
+    """Give an endpoint small buffers, large enough to keep up with honest links."""
+    for inbox in endpoint.inboxes.values():
+        inbox.parked_max = PARKED_MAX
+    for outbox in endpoint.outboxes.values():
+        outbox.resent_max = RESENT_MAX
+
+
+class Greedy:
+    """Traders who place the same order on every chain at once, as large as can be."""
+
+    def __init__(self, options: Options, spokes: Sequence[NodeId]) -> None:
+        self._share = 0.5 * options.faults.get("last_unit", 0.0)
+        self._draws = Draws(options.seed, "greedy")
+        self._spokes = spokes
+        self._counts: dict[NodeId, int] = {}
+
+    def orders(self, frame: Envelope) -> Iterator[Envelope]:
+        """Yield an order, its number as it comes to stand, and what greed makes of it."""
+        order = frame.message
+        assert type(order) is OrderPlaced
+        yield self._numbered(frame)
+        if order.qty8 and self._draws.chance(self._share):
+            for spoke in self._spokes:
+                order_id = order.order_id + 1_000_000
+                qty8 = Qty8(order.qty8 * 2)
+                more = msgspec.structs.replace(order, order_id=order_id, qty8=qty8)
+                yield self._numbered(msgspec.structs.replace(frame, receiver=spoke, message=more))
+
+    def _numbered(self, frame: Envelope) -> Envelope:
+        seq = self._counts[frame.receiver] = self._counts.get(frame.receiver, 0) + 1
+        return msgspec.structs.replace(frame, seq=seq)

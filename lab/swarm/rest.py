@@ -1,0 +1,92 @@
+"""What must hold once faults and load have ended and everything has come to rest: E1 to E5.
+
+Rule names are those of docs/invariants.md.
+"""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from hub.node import Hub
+from hub.reservation import State
+from lab.checkers import Checker
+from messaging.endpoint import Endpoint
+from messaging.errors import InvariantViolated
+from messaging.messages import Family
+from messaging.units import HUB, SECOND_US, Micros, NodeId
+from spokes.node import Spoke
+from spokes.reservation import State as Held
+
+Said: TypeAlias = dict[tuple[NodeId, NodeId, Family], int]  # (from, to, family) -> last number
+
+
+SLACK_US = 60 * SECOND_US  # a block and a slice, and more
+
+
+def check(
+    hub: Hub, spokes: Iterable[Spoke], endpoints: Iterable[Endpoint], said: Said, now_us: Micros
+) -> None:
+    """Check a world at rest; all that had been `said` must have been heard and acknowledged.
+
+    Raises:
+        InvariantViolated: E1 to E5, and what was expected and found.
+    """
+    state, by_name = hub.state, {spoke.name: spoke for spoke in spokes}
+    for known in state.reservations.values():
+        _need("E2", not known.open, f"{known.rid.hex()} is still {known.state} at the hub")
+        credit = by_name[known.spoke].state.credits.get(known.rid)
+        settled = known.carried or known.state is not State.SETTLED
+        _need("E4", settled, f"{known.rid.hex()}: the positions do not carry its use")
+        if credit is not None:
+            agrees = credit.state is Held.CLOSED and credit.used_usd6 == known.used_usd6
+            what = f"{known.rid.hex()} is {known.state} at the hub, {credit.state} at the spoke"
+            _need("E1", agrees, what)
+    for spoke in by_name.values():
+        open_here = [credit for credit in spoke.state.credits.values() if not _ended(credit.state)]
+        _need("E2", not open_here, f"{len(open_here)} reservations still open at {spoke.name}")
+        for liq_id in spoke.state.live:
+            due_us = spoke.state.orders[liq_id].command.deadline_us
+            what = f"command {liq_id.hex()} lives at {spoke.name} beyond its deadline"
+            _need("E2", due_us > now_us - SLACK_US, what)
+    for zone in state.zones:
+        _need("E5", not zone.overdue, f"{zone.name} is overdue with {len(zone.overdue)}")
+        _need("E4", not zone.encumbered_usd6, f"{zone.encumbered_usd6:,} still encumbered")
+    for endpoint in endpoints:
+        for (peer, family), outbox in endpoint.outboxes.items():
+            name, last = f"{endpoint.name}/{peer}/{family}", said[endpoint.name, peer, family]
+            acked = next(iter(outbox.unacked), outbox.next_seq) - 1
+            _need("E3", acked >= last, f"{name}: acknowledged to {acked}, said to {last}")
+        for (peer, family), inbox in endpoint.inboxes.items():
+            name, last = f"{peer}/{endpoint.name}/{family}", said[peer, endpoint.name, family]
+            _need("E3", inbox.next_seq > last, f"{name}: heard to {inbox.next_seq - 1} of {last}")
+
+
+def said(endpoints: Iterable[Endpoint]) -> Said:
+    """Return the last number of each channel now; later all up to it must have been heard."""
+    return {
+        (endpoint.name, peer, family): outbox.next_seq - 1
+        for endpoint in endpoints
+        for (peer, family), outbox in endpoint.outboxes.items()
+    }
+
+
+def _ended(state: Held) -> bool:
+    return state is Held.CLOSED
+
+
+def _need(rule: str, holds: bool, what: str) -> None:
+    if not holds:
+        raise InvariantViolated(rule, f"at rest: {what}")
+
+
+def rested(checker: Checker, endpoints: Iterable[Endpoint], said: Said, now_us: Micros) -> None:
+    """Check everything there is, and that it has come to rest.
+
+    Raises:
+        InvariantViolated: something does not hold.
+    """
+    checker.sweep()
+    nodes = {endpoint.name: endpoint for endpoint in endpoints}
+    hub = nodes[HUB].node
+    assert isinstance(hub, Hub)
+    spokes = [one.node for one in nodes.values() if isinstance(one.node, Spoke)]
+    check(hub, spokes, nodes.values(), said, now_us)

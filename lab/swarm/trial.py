@@ -1,0 +1,229 @@
+"""One seed of the swarm: a random world, its faults, a safety phase and a liveness phase."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import msgspec
+
+from hub.node import Hub
+from lab import world
+from lab.checkers import Checker
+from lab.scenario import Scenario
+from lab.stack.outside import border_driver
+from lab.swarm import rest
+from lab.swarm.fates import Fates
+from lab.swarm.keyed import signer_of, verifier_of
+from lab.swarm.options import Options, drain_s, scenario_of
+from lab.swarm.rarities import Greedy, Impatient, narrow
+from lab.swarm.wire import Wire
+from messaging.codec import encode_frame
+from messaging.drivers.mortal import MortalDriver, Parcel, Process
+from messaging.effects import Effect, Send
+from messaging.endpoint import Endpoint
+from messaging.errors import OmnimarginError
+from messaging.identity import NO_DIGEST
+from messaging.messages import Message
+from messaging.node import Event, TimerFired
+from messaging.topics import routes, topic_of
+from messaging.units import HUB, MARKET, ORACLE, SECOND_US, TRADERS, Micros, NodeId
+from spokes.node import Spoke
+from spokes.state import SpokePolicy
+
+STRANGER = NodeId("stranger")
+EVENTS_MAX = 200_000
+NEWEST = 40  # events shown with a finding
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What did not hold, and the event it was found at."""
+
+    text: str
+    event: int
+    at_us: Micros
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one seed.
+
+    Attributes:
+        events: handled by hub and spokes, each once. virtual_s: scenario time.
+        checked: single checks made. counts: sometimes-counters.
+    """
+
+    seed: int
+    events: int
+    virtual_s: float
+    checked: int
+    digest: str
+    wall_s: float
+    counts: dict[str, int]
+    finding: Finding | None = None
+
+
+class Trial:
+    """One seed, ready to run.
+
+    Attributes:
+        driver: runs its processes.
+        counts: sometimes-counters; see docs/swarm.md. newest: the last events.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        scenario = scenario_of(options)
+        self._until_us = Micros(int(scenario.duration_h * 3_600 * SECOND_US))
+        self._safety_us = Micros(int(options.safety_s * SECOND_US))
+        names, deposits = world.names_of(scenario), world.deposits_of(scenario)
+        self._routes = routes(names)
+        self._fates = Fates(options, (*names, HUB))
+        real = options.real_signatures
+        everyone = (HUB, *names, MARKET, ORACLE, TRADERS)
+        signers = {name: signer_of(name, real=real) for name in (*everyone, STRANGER)}
+        verifier = verifier_of({name: signers[name].public for name in everyone}, real=real)
+        self._signers = signers
+        self._wire = Wire(options, self._routes, signers[ORACLE], signers[STRANGER])
+        self.counts: Counter[str] = Counter()
+        self._seen = 0
+        self.newest: deque[tuple[Micros, NodeId, str]] = deque(maxlen=NEWEST)
+
+        self._processes = [
+            Process(
+                maker(options, scenario, name),
+                signers[name],
+                verifier,
+                batch=options.batch,
+                snapshot_events=options.snapshot_events,
+            )
+            for name in (*names, HUB)
+        ]
+        nodes = [one.durable.endpoint.node for one in self._processes]
+        hub = nodes[-1]
+        assert isinstance(hub, Hub)
+        self._checker = Checker(
+            hub, tuple(node for node in nodes if isinstance(node, Spoke)), (), deposits
+        )
+        self.driver = MortalDriver(
+            self._processes,
+            self._routes,
+            self._script(scenario),
+            self._wire,
+            self._fates,
+            self._born,
+        )
+
+    def _born(self, endpoint: Endpoint) -> None:
+        """Watch a new endpoint: the checks first, then what is counted."""
+        self._checker.watch(endpoint)
+        endpoint.observers.append(partial(self._count, endpoint.name))
+
+    def _count(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
+        """Count what is said, with its reason, and keep the newest events for a finding."""
+        for effect in effects:
+            if type(effect) is Send:
+                self.counts[spoken(effect.message)] += 1
+        what = event.name if type(event) is TimerFired else spoken(event.message)
+        self.newest.append((now_us, name, what))
+
+    def _script(self, scenario: Scenario) -> Iterator[Parcel]:
+        """Yield what the world outside says; traders fall silent with the safety phase."""
+        by_topic = {route.topic: route for route in self._routes}
+        driver, border = border_driver(scenario, self._until_us)
+        greedy = Greedy(self.options, world.names_of(scenario))
+        for record in driver.run():
+            for said in border.left:
+                orders = said.sender == TRADERS
+                if orders and record.at_us > self._safety_us:
+                    continue
+                for frame in greedy.orders(said) if orders else (said,):
+                    route = by_topic[topic_of(frame)]
+                    data, _ = self._signers[frame.sender].seal(encode_frame(frame), NO_DIGEST)
+                    if route.relayed:
+                        yield from self._wire.carry(route, frame.seq, data, record.at_us)
+                    else:
+                        yield Parcel(record.at_us, route, data)
+            border.left.clear()
+
+    def run(self, until_event: int = EVENTS_MAX) -> Verdict:
+        """Run it to its end, to a finding, or to an event."""
+        began_s, finding = time.perf_counter(), None
+        try:
+            self._phase(self._safety_us, until_event)
+            self._wire.healed = self._fates.healed = True
+            self.driver.rouse()
+            drain_us = int(drain_s(self.options) * SECOND_US)
+            self._phase(Micros(self._until_us - drain_us), until_event)
+            said = rest.said(self.endpoints())
+            self._phase(self._until_us, until_event)
+            if self.driver.events < until_event:
+                rest.rested(self._checker, self.endpoints(), said, self._until_us)
+        except (OmnimarginError, AssertionError, LookupError) as error:
+            text = str(error) or type(error).__name__
+            finding = Finding(text, self.driver.events, self.driver.now_us)
+        return Verdict(
+            seed=self.options.seed,
+            events=self.driver.events,
+            virtual_s=self.driver.now_us / SECOND_US,
+            checked=self._checker.checked,
+            digest=self.driver.digest,
+            wall_s=time.perf_counter() - began_s,
+            counts=dict(self.counts + self.driver.counts + self._wire.counts),
+            finding=finding,
+        )
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the nodes as they are, or as their stores give them."""
+        return [one.durable.endpoint for one in self._processes]
+
+    def _phase(self, until_us: Micros, until_event: int) -> None:
+        for _ in self.driver.run(until_us):
+            if self.driver.events >= until_event:
+                break
+            faults = self.driver.counts.total() + self._wire.counts.total()
+            if faults != self._seen:
+                self._seen = faults
+                self._note_states()
+
+    def _note_states(self) -> None:
+        """Count in which states reservations were when a fault struck."""
+        hub = self._processes[-1].durable.endpoint.node
+        assert isinstance(hub, Hub)
+        for zone in hub.state.zones:
+            if zone.overdue:
+                self.counts["fault while overdue"] += 1
+            if zone.encumbered_usd6:
+                self.counts["fault while held"] += 1
+
+
+def maker(options: Options, scenario: Scenario, name: NodeId) -> Callable[[], Endpoint]:
+    """Return what makes a node's endpoint, new, with the rarities that are drawn."""
+    lanes, deposits = world.lanes_of(scenario), world.deposits_of(scenario)
+    impatience = options.faults.get("impatient")
+
+    def spoke(policy: SpokePolicy) -> Spoke:
+        if impatience is None:
+            return Spoke(policy)
+        return Impatient(policy, every=int(60 - 50 * impatience))
+
+    def make() -> Endpoint:
+        if name == HUB:
+            endpoint = world.hub_of(scenario, lanes, deposits)
+        else:
+            place = world.names_of(scenario).index(name)
+            endpoint = world.spoke_of(scenario, lanes, place, spoke)
+        if "tiny" in options.faults:
+            narrow(endpoint)
+        return endpoint
+
+    return make
+
+
+def spoken(message: Message) -> str:
+    """Name a message, with its reason or status if it has one."""
+    kind = type(message).__name__
+    for field in ("reason", "status"):
+        found = getattr(message, field, None)
+        if found is not None:
+            return f"{kind}: {found}"
+    return kind

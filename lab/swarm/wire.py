@@ -1,0 +1,209 @@
+"""Links that do to frames whatever a network, a broker or a stranger can do to them.
+
+Faults F1 to F3, F9 and F10 of docs/swarm.md. What becomes of a frame on its first journey depends
+on (seed, topic, its number) alone; resends and frames outside the row count on their own.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from math import log
+
+import msgspec
+
+from lab.swarm.draws import Draws
+from lab.swarm.options import Options
+from messaging.codec import decode_frame, encode_frame
+from messaging.drivers.mortal import Parcel
+from messaging.identity import NO_DIGEST, Sealed, Signer
+from messaging.messages import PricePublished
+from messaging.network import Window, WindowKind
+from messaging.topics import Route
+from messaging.units import ORACLE, SECOND_US, Micros, NodeId, Usd6
+
+KEPT_MAX = 64  # old frames in a stranger's hands
+TAIL = 20.0  # how much longer a message of the heavy tail takes
+_sealed = msgspec.msgpack.Decoder(Sealed)
+
+
+class Wire:
+    """All links of one seed.
+
+    Attributes:
+        counts: how often what has happened.
+        healed: nothing but delay any more.
+    """
+
+    def __init__(
+        self, options: Options, routes: Sequence[Route], oracle: Signer, stranger: Signer
+    ) -> None:
+        """`oracle` signs prints that are wrong; `stranger` has no right to sign anything."""
+        self._faults = options.faults
+        self._seed = options.seed
+        self._way_us = options.way_s * SECOND_US
+        self._routes = routes
+        self._oracle = oracle
+        self._stranger = stranger
+        topics = [route.topic for route in routes]
+        self._first = {topic: Draws(options.seed, f"wire/{topic}/first") for topic in topics}
+        self._again = {topic: Draws(options.seed, f"wire/{topic}/again") for topic in topics}
+        self._seq_max = dict.fromkeys(topics, 0)
+        self._windows = {
+            key: windows(options, *key)
+            for key in dict.fromkeys((route.sender, route.receiver) for route in routes)
+        }
+        self._under_way: dict[tuple[NodeId, NodeId], list[Micros]] = {}
+        self._capacity = Draws(options.seed, "wire/capacity").whole(2, 20)
+        self._kept: list[tuple[Route, bytes]] = []
+        self.counts: Counter[str] = Counter()
+        self.healed = False
+
+    def carry(self, route: Route, seq: int, data: bytes, now_us: Micros) -> Iterable[Parcel]:
+        """Return what comes of a frame that leaves now."""
+        draws = self._drawn(route.topic, seq)
+        at_us = Micros(now_us + self._delay_us(draws[0], draws[1]))
+        if self.healed:
+            return (Parcel(at_us, route, data),)
+        held_us = self._through_windows(route, now_us, at_us)
+        if held_us is None or self._is_lost(route, draws[2], now_us, held_us):
+            return ()
+        if route.sender == ORACLE:
+            data = self._print(data, draws)
+        found = [Parcel(held_us, route, self._harmed(data, draws[3]))]
+        if draws[4] < 0.5 * self._strength("repeat"):
+            self.counts["repeat"] += 1
+            again_us = Micros(held_us + self._delay_us(draws[5], draws[6]))
+            found.append(Parcel(again_us, route, data))
+        found += self._strange(route, data, draws[7], held_us)
+        return found
+
+    def _drawn(self, topic: str, seq: int) -> tuple[float, ...]:
+        if seq <= self._seq_max[topic]:
+            return self._again[topic].next()
+        self._seq_max[topic] = seq
+        return self._first[topic].row(seq)
+
+    def _strength(self, fault: str) -> float:
+        return self._faults.get(fault, 0.0)
+
+    def _delay_us(self, body: float, tail: float) -> int:
+        delay_us = self._way_us * (0.2 - 0.8 * log(1.0 - body))
+        if tail < 0.02 * self._strength("tail") and not self.healed:
+            self.counts["tail"] += 1
+            delay_us *= TAIL
+        return int(delay_us)
+
+    def _through_windows(self, route: Route, now_us: Micros, at_us: Micros) -> Micros | None:
+        """Return when a frame comes through what cuts its link; None if never."""
+        for name, window in self._windows[route.sender, route.receiver]:
+            for time_us in (now_us, at_us):
+                if window.from_us <= time_us < window.until_us:
+                    self.counts[name] += 1
+                    if window.kind is WindowKind.DROP:
+                        return None
+                    at_us = Micros(max(at_us, window.until_us))
+        return at_us
+
+    def _is_lost(self, route: Route, draw: float, now_us: Micros, at_us: Micros) -> bool:
+        if draw < 0.3 * self._strength("loss"):
+            self.counts["loss"] += 1
+            return True
+        if self._strength("capacity"):
+            under_way = self._under_way.setdefault((route.sender, route.receiver), [])
+            while under_way and under_way[0] <= now_us:
+                heapq.heappop(under_way)
+            if len(under_way) >= self._capacity:
+                self.counts["capacity"] += 1
+                return True
+            heapq.heappush(under_way, at_us)
+        return False
+
+    def _harmed(self, data: bytes, draw: float) -> bytes:
+        """Return a frame, maybe with a bit changed, cut off, or too long."""
+        share = 0.05 * self._strength("broken")
+        if draw >= share:
+            return data
+        self.counts["broken"] += 1
+        kind, place = divmod(draw / share * 3, 1.0)
+        where = int(place * len(data))
+        if kind == 0:
+            return data[:where]
+        if kind == 1:
+            return data + bytes(70_000)
+        changed = bytearray(data)
+        changed[where] ^= 1 << int(place * 8e6) % 8
+        return bytes(changed)
+
+    def _strange(self, route: Route, data: bytes, draw: float, at_us: Micros) -> list[Parcel]:
+        """Return what a stranger adds: old frames, frames of other topics, forged ones."""
+        old, stray = 0.05 * self._strength("old"), 0.05 * self._strength("stray")
+        forge = 0.05 * self._strength("forge")
+        if len(self._kept) < KEPT_MAX:
+            self._kept.append((route, data))
+        if draw < old:
+            self.counts["old"] += 1
+            then, kept = self._kept[int(draw / old * len(self._kept))]
+            return [Parcel(at_us, then, kept)]
+        draw -= old
+        if 0 <= draw < stray:
+            self.counts["stray"] += 1
+            other = self._routes[int(draw / stray * len(self._routes))]
+            return [] if other == route or other.ordered else [Parcel(at_us, other, data)]
+        draw -= stray
+        if 0 <= draw < forge:
+            self.counts["forge"] += 1
+            frame = _sealed.decode(data).frame
+            return [Parcel(at_us, route, self._stranger.seal(frame, NO_DIGEST)[0])]
+        return []
+
+    def _print(self, data: bytes, draws: Sequence[float]) -> bytes:
+        """Return a print of the oracle, maybe an old or a wrong one under its own signature."""
+        frame = decode_frame(_sealed.decode(data).frame)
+        message = frame.message
+        assert type(message) is PricePublished
+        if draws[6] < 0.1 * self._strength("outlier"):
+            self.counts["outlier"] += 1
+            factor = 0.5 + draws[5]
+            price_usd6 = Usd6(max(1, int(message.price_usd6 * factor)))
+            message = msgspec.structs.replace(message, price_usd6=price_usd6)
+        if draws[5] < 0.1 * self._strength("stale"):
+            self.counts["stale"] += 1
+            observed_us = Micros(int(message.observed_us * draws[6]))
+            message = msgspec.structs.replace(message, observed_us=observed_us)
+        if message is frame.message:
+            return data
+        wrong = msgspec.structs.replace(frame, message=message)
+        return self._oracle.seal(encode_frame(wrong), NO_DIGEST)[0]
+
+
+def windows(options: Options, source: NodeId, target: NodeId) -> list[tuple[str, Window]]:
+    """Return when a directed link is cut, and by which fault."""
+    faults, safety_us = options.faults, options.safety_s * SECOND_US
+    found: list[tuple[str, Window]] = []
+    pair = "+".join(sorted((source, target)))
+    # Whoever shares a stream is cut at the same time.
+    for name, stream, kind, mean_s in (
+        ("clog", f"{source}>{target}", WindowKind.HOLD, 5.0),
+        ("cut", pair, WindowKind.DROP, 60.0),
+        ("one_way", f"{source}>{target}", WindowKind.DROP, 120.0),
+        ("isolate", source if source != "hub" else target, WindowKind.DROP, 120.0),
+        ("jam", pair, WindowKind.HOLD, 120.0),
+        ("swizzle", f"{source}>{target}", WindowKind.HOLD, 40.0),
+        ("outage", "broker", WindowKind.HOLD, 60.0),
+    ):
+        strength = faults.get(name, 0.0)
+        if not strength:
+            continue
+        draws = Draws(options.seed, f"window/{name}/{stream}")
+        times = 1 + int(3 * strength)
+        if name == "swizzle":  # all begin together and end one by one
+            common = Draws(options.seed, "window/swizzle")
+            starts_us = [common.uniform(0, safety_us) for _ in range(times)]
+        else:
+            starts_us = [draws.uniform(0, safety_us) for _ in range(times)]
+        for from_us in starts_us:
+            lasts_us = -log(1.0 - draws.next()[0]) * mean_s * SECOND_US
+            until_us = min(from_us + lasts_us, safety_us)
+            window = Window(from_us=Micros(int(from_us)), until_us=Micros(int(until_us)), kind=kind)
+            found.append((name, window))
+    return found

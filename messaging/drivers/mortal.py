@@ -1,0 +1,360 @@
+"""Run durable nodes in virtual time, and let them die at the worst moment.
+
+The contract is the live driver's: what a node hears is in its journal before anybody hears what
+it says, and what is not certain to have left leaves again (P87 to P97 of docs/protocol.md). A
+process that dies loses its memory, keeps its store, and finds what it had not yet committed in
+front of it again, as the broker would hand it out.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple, Protocol
+
+from messaging.codec import decode_frame, encode_event
+from messaging.durable import Durable
+from messaging.endpoint import Endpoint
+from messaging.errors import FrameRefused, ReplayDiverged
+from messaging.identity import Signer, Verifier
+from messaging.memory import MemoryStore
+from messaging.node import TimerFired
+from messaging.store import Row
+from messaging.topics import Route
+from messaging.units import Micros, NodeId
+
+TIMER, DELIVERY, BIRTH = range(3)  # at one instant, in this order
+NEVER_US = Micros(2**62)
+REWOUND_MAX = 200
+
+
+class Point(StrEnum):
+    """When a process dies."""
+
+    BEFORE_COMMIT = "before commit"
+    AFTER_COMMIT = "after commit"
+    AFTER_PUBLISH = "after publish before mark"
+
+
+class Death(NamedTuple):
+    """How a process dies.
+
+    Attributes:
+        point: when in its round. down_us: for how long.
+        again: how often it dies while it recovers.
+        truncated: what the broker had for it is gone, but for what comes over the broker alone.
+        rewound: how many records that it has committed come again.
+    """
+
+    point: Point
+    down_us: int
+    again: int = 0
+    truncated: bool = False
+    rewound: int = 0
+
+
+class Parcel(NamedTuple):
+    """Bytes on their way to the reader of a route."""
+
+    at_us: Micros
+    route: Route
+    data: bytes
+
+
+class Wire(Protocol):
+    """What lies between the nodes."""
+
+    def carry(self, route: Route, seq: int, data: bytes, now_us: Micros) -> Iterable[Parcel]:
+        """Return what comes of a frame that leaves now: nothing, itself, or worse."""
+        ...
+
+
+class Fate(Protocol):
+    """What happens to processes; asked once a round."""
+
+    def death(self, name: NodeId, now_us: Micros) -> Death | None:
+        """Return how the process dies in this round, if it does."""
+        ...
+
+    def pause_us(self, name: NodeId, now_us: Micros) -> int:
+        """Return how long the process does nothing after this round."""
+        ...
+
+    def local_us(self, name: NodeId, now_us: Micros) -> Micros:
+        """Return the time on the process's own clock."""
+        ...
+
+    def global_us(self, name: NodeId, local_us: Micros, now_us: Micros) -> Micros:
+        """Return when, from now, its clock will show a time."""
+        ...
+
+
+class Process:
+    """One node, its store, and what the broker has for it.
+
+    Attributes:
+        durable: the node as it is, also while the process is down: what its store gives.
+        up: whether it runs.
+        arrived: what the broker has for it and it has not committed.
+        history: the newest of what it has committed.
+        ready_us: until then it does nothing. woken_us: when it is looked after next.
+        birth: how often it has died.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Endpoint],
+        signer: Signer,
+        verifier: Verifier,
+        *,
+        batch: int,
+        snapshot_events: int,
+    ) -> None:
+        """`batch` is the most events of one commit."""
+        self._make = make
+        self._signer = signer
+        self._snapshot_events = snapshot_events
+        self.verifier = verifier
+        self.batch = batch
+        self.store = MemoryStore()
+        self.arrived: deque[Parcel] = deque()
+        self.history: deque[Parcel] = deque(maxlen=REWOUND_MAX)
+        self.up = True
+        self.ready_us = 0
+        self.woken_us = NEVER_US
+        self.published = 0
+        self.birth = 0
+        self.durable = self.fold()
+        self.name = self.durable.endpoint.name
+
+    def fold(self) -> Durable:
+        """Return the node as a new process finds it."""
+        return Durable(
+            self._make(), self.store, self._signer, snapshot_events=self._snapshot_events
+        )
+
+
+class MortalDriver:
+    """Processes over a wire, with the world outside as a script.
+
+    Attributes:
+        counts: how often what has happened.
+        events: handled and committed. now_us: virtual time.
+    """
+
+    def __init__(
+        self,
+        processes: Sequence[Process],
+        routes: Iterable[Route],
+        outside: Iterator[Parcel],
+        wire: Wire,
+        fate: Fate,
+        born: Callable[[Endpoint], None],
+    ) -> None:
+        """`outside` yields what the world says, by time; `born` is told of each new endpoint."""
+        self._processes = processes
+        self._routes = {route.topic: route for route in routes}
+        self._by_name = {process.name: index for index, process in enumerate(processes)}
+        self._outside = outside
+        self._next = next(outside, None)
+        self.wire = wire
+        self.fate = fate
+        self._born = born
+        self._queue: list[tuple[Micros, int, int, int, Parcel | int]] = []
+        self._pushed = 0
+        self._digest = blake2b(digest_size=16)
+        self.counts: Counter[str] = Counter()
+        self.events = 0
+        self.now_us = Micros(0)
+        for index, process in enumerate(processes):
+            born(process.durable.endpoint)
+            self._wake(index)
+
+    @property
+    def digest(self) -> str:
+        """Return a hash of every committed event, where and when."""
+        return self._digest.hexdigest()
+
+    def run(self, until_us: Micros) -> Iterator[Micros]:
+        """Go on until a time; yield after each round.
+
+        Raises:
+            ReplayDiverged: a journal does not give the state that its process had.
+        """
+        while True:
+            at_us = self._queue[0][0] if self._queue else until_us
+            if self._next is not None and self._next.at_us <= min(at_us, until_us):
+                parcel, self._next = self._next, next(self._outside, None)
+                self.put([parcel])
+                continue
+            if not self._queue or at_us > until_us:
+                self.now_us = until_us
+                return
+            self.now_us, kind, index, _, what = heapq.heappop(self._queue)
+            process = self._processes[index]
+            if kind == BIRTH:
+                if what == process.birth and not process.up:
+                    self._rise(index)
+            elif isinstance(what, Parcel):
+                process.arrived.append(what)
+            if process.up and self.now_us >= process.ready_us:
+                self._rounds(index)
+            yield self.now_us
+
+    def rouse(self) -> None:
+        """Let every process run from now on that is down or stands still."""
+        for index, process in enumerate(self._processes):
+            process.ready_us = self.now_us
+            if not process.up:
+                self._push(self.now_us, BIRTH, index, process.birth)
+            self._push(self.now_us, TIMER, index, 0)
+
+    def put(self, parcels: Iterable[Parcel]) -> None:
+        """Put parcels on their way; those to nobody here are dropped."""
+        for parcel in parcels:
+            index = self._by_name.get(parcel.route.receiver)
+            if index is not None:
+                at_us = Micros(max(parcel.at_us, self.now_us))
+                self._push(at_us, DELIVERY, index, parcel)
+
+    def _push(self, at_us: Micros, kind: int, index: int, what: Parcel | int) -> None:
+        self._pushed += 1
+        heapq.heappush(self._queue, (at_us, kind, index, self._pushed, what))
+
+    def _wake(self, index: int) -> None:
+        """Come back to a process when its next timer is due, or its pause is over."""
+        process = self._processes[index]
+        timer = process.durable.next_timer()
+        if timer is None:
+            return
+        due_us = self.fate.global_us(process.name, timer[0], self.now_us)
+        at_us = Micros(max(due_us, process.ready_us, self.now_us))
+        if self.now_us >= process.woken_us or at_us < process.woken_us:
+            process.woken_us = at_us
+            self._push(at_us, TIMER, index, 0)
+
+    def _rounds(self, index: int) -> None:
+        """Handle what is there, a commit at a time, until nothing is or the process stops."""
+        process = self._processes[index]
+        while process.up and self._has_work(process):
+            death = self.fate.death(process.name, self.now_us)
+            if death is not None and death.point is Point.BEFORE_COMMIT:
+                process.durable.endpoint.observers.clear()  # nobody will ever know of this round
+                known = self.events, self._digest.copy()
+                self._handle(process)
+                self.events, self._digest = known
+                self._die(index, death)
+                return
+            for _ in range(self._handle(process)):
+                process.history.append(process.arrived.popleft())
+            rows = process.durable.commit({}, process.published)
+            if death is not None and death.point is Point.AFTER_COMMIT:
+                self._die(index, death)
+                return
+            self._publish(process, rows)
+            if death is not None:
+                self._die(index, death)
+                return
+            pause_us = self.fate.pause_us(process.name, self.now_us)
+            if pause_us:
+                self.counts["paused"] += 1
+                process.ready_us = self.now_us + pause_us
+                self._push(Micros(process.ready_us), TIMER, index, 0)
+                return
+        self._wake(index)
+
+    def _has_work(self, process: Process) -> bool:
+        timer = process.durable.next_timer()
+        local_us = self.fate.local_us(process.name, self.now_us)
+        return bool(process.arrived) or (timer is not None and timer[0] <= local_us)
+
+    def _handle(self, process: Process) -> int:
+        """Handle a commit's worth of events; return how many of them were records."""
+        durable, taken = process.durable, 0
+        now_us = Micros(max(self.fate.local_us(process.name, self.now_us), durable.at_us))
+        for _ in range(process.batch):
+            timer = durable.next_timer()
+            if timer is not None and timer[0] <= now_us:
+                durable.fire(now_us, timer[2])
+                self._note(process, now_us, encode_event(TimerFired(timer[2])))
+            elif taken < len(process.arrived):
+                self._take(process, process.arrived[taken], now_us)
+                taken += 1
+            else:
+                break
+        return taken
+
+    def _take(self, process: Process, parcel: Parcel, now_us: Micros) -> None:
+        route, durable = parcel.route, process.durable
+        try:
+            sealed = process.verifier.open(parcel.data, route.sender)
+            frame = decode_frame(sealed.frame)
+            route.check(frame)
+        except FrameRefused as error:
+            self.counts[f"refused: {_kind(error)}"] += 1
+            durable.refuse(parcel.data, {"why": str(error)[:100]})
+            return
+        if durable.is_repeat(route, frame):
+            return
+        durable.take(now_us, frame, sealed.frame)
+        self._note(process, now_us, sealed.frame)
+
+    def _note(self, process: Process, now_us: Micros, data: bytes) -> None:
+        self.events += 1
+        self._digest.update(f"{process.name}/{self.now_us}/{now_us}/{len(data)}/".encode())
+        self._digest.update(data)
+
+    def _publish(self, process: Process, rows: Iterable[Row]) -> None:
+        for row in rows:
+            process.published = row.number
+            route = self._routes.get(row.topic)
+            if route is None:
+                self.counts["dead letters"] += 1
+                continue
+            self.put(self.wire.carry(route, row.seq, row.data, self.now_us))
+
+    def _die(self, index: int, death: Death) -> None:
+        """Lose what is in memory. What the store gives is what everybody may see meanwhile."""
+        process = self._processes[index]
+        self.counts[f"died {death.point}"] += 1
+        before = process.durable
+        before.endpoint.observers.clear()
+        for _ in range(death.again):
+            self.counts["died in recovery"] += 1
+            process.fold()
+        process.durable = process.fold()
+        if death.point is not Point.BEFORE_COMMIT:
+            self._compare(process, before)
+        process.up = False
+        process.published = process.store.published
+        process.birth += 1
+        if death.truncated:
+            kept = [parcel for parcel in process.arrived if parcel.route.ordered]
+            self.counts["truncated"] += len(process.arrived) - len(kept)
+            process.arrived = deque(kept)
+        if death.rewound:
+            again = list(process.history)[-death.rewound :]
+            self.counts["rewound"] += len(again)
+            process.arrived.extendleft(reversed(again))
+        self._born(process.durable.endpoint)
+        self._push(Micros(self.now_us + death.down_us), BIRTH, index, process.birth)
+
+    def _compare(self, process: Process, before: Durable) -> None:
+        """A journal gives the state that its process had (P88)."""
+        expected, found = before.fingerprint(), process.durable.fingerprint()
+        if expected != found:
+            place = process.durable.place
+            raise ReplayDiverged(place, self.now_us, process.name, expected=expected, found=found)
+
+    def _rise(self, index: int) -> None:
+        """Go on: what is not certain to have left leaves first, as the same bytes (P90)."""
+        process = self._processes[index]
+        process.up, process.ready_us = True, self.now_us
+        self._publish(process, process.durable.unpublished())
+        process.woken_us = NEVER_US
+
+
+def _kind(error: FrameRefused) -> str:
+    """Return what a refusal is about, in few words."""
+    return str(error).split(",")[0][:40]

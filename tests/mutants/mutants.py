@@ -1,0 +1,322 @@
+"""Small, realistic defects, each of which must be found, by the swarm and by the game.
+
+    python -m tests.mutants.mutants [NAME...] [--seeds 400] [--games 400] [--minutes 3] [--list]
+
+Each breaks one rule of docs/protocol.md for the time of a run. A mutant that survives means a
+blind test, not a good mutant. Exit code 1 if one survives either; 0 seeds or games leave them out.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from io import StringIO
+from statistics import median
+from typing import Any, NamedTuple
+
+import msgspec
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+import hub.credit
+import hub.reservation
+import spokes.node
+import spokes.reservation
+from hub.state import HubState
+from hub.zone import Zone
+from lab import plants
+from lab.swarm.options import draw
+from lab.swarm.trial import Trial
+from messaging.channel import Inbox, Outbox
+from messaging.drivers.mortal import MortalDriver
+from messaging.durable import Durable, decode_event
+from messaging.envelope import Envelope
+from messaging.errors import OmnimarginError
+from messaging.memory import MemoryStore
+from messaging.messages import Watermark
+from messaging.units import Micros
+from tests.swarm.machine import Game
+
+
+class Mutant(NamedTuple):
+    """What is replaced, by what, and the rule that this breaks."""
+
+    rule: str
+    about: str
+    where: Any
+    name: str
+    spoil: Callable[[Any], Any]
+
+
+def _skewed_clock(tend: Any) -> Any:
+    def spoiled(state: HubState, zone: Zone, now_us: Micros) -> Any:
+        margin_us = state.policy.clock_skew_us
+        for expires_us, rid in list(zone.expiries):
+            known = state.reservations[rid]
+            if expires_us + margin_us <= now_us and known.open:
+                hub.credit.end(state, zone, known, "the hub's clock and a margin")
+        return tend(state, zone, now_us)
+
+    return spoiled
+
+
+def _no_gaps(receive: Any) -> Any:
+    def spoiled(self: Inbox, envelope: Envelope, now_us: Micros) -> list[Envelope]:
+        if envelope.seq > self.next_seq:
+            self.next_seq = envelope.seq
+        return list(receive(self, envelope, now_us))
+
+    return spoiled
+
+
+def _no_repeats(receive: Any) -> Any:
+    def spoiled(self: Inbox, envelope: Envelope, now_us: Micros) -> list[Envelope]:
+        found = list(receive(self, envelope, now_us))
+        return found or ([envelope] if 0 < envelope.seq < self.next_seq else [])
+
+    return spoiled
+
+
+def _no_outbox(commit: Any) -> Any:
+    """Keep what is to be sent in memory only."""
+
+    def spoiled(self: Any, entries: Any, cursors: Any, rows: Any, published: Any) -> None:
+        commit(self, entries, cursors, (), published)
+        self.last_number += len(rows)
+
+    return spoiled
+
+
+def _forgets(keep: Any) -> Any:
+    """Never send again, neither unasked nor asked: what is lost stays lost."""
+
+    def spoiled(self: Outbox, *given: Any) -> list[Envelope]:
+        return []
+
+    return spoiled
+
+
+def _no_tombstone(granted: Any) -> Any:
+    def spoiled(self: Any, now_us: Micros, grant: Any, chain_us: Micros) -> Any:
+        known = self.state.credits.get(grant.rid)
+        if known is None or known.state is spokes.reservation.State.CLOSED:
+            fresh = spokes.reservation.Credit(rid=grant.rid, account=grant.account)
+            self.state.credits[grant.rid] = fresh
+        return granted(self, now_us, grant, chain_us)
+
+    return spoiled
+
+
+def _late_grant(granted: Any) -> Any:
+    return lambda credit, grant, chain_us: granted(credit, grant, 0)
+
+
+def _late_use(usable: Any) -> Any:
+    return lambda credit, amount_usd6, chain_us: usable(credit, amount_usd6, 0)
+
+
+def _first_expiry(renew: Any) -> Any:
+    def spoiled(known: Any, expires_at_us: int) -> Any:
+        after, renewed = renew(known, expires_at_us)
+        return msgspec.structs.replace(after, expires_max_us=known.expires_max_us), renewed
+
+    return spoiled
+
+
+def _unsticky(repeat: Any) -> Any:
+    def spoiled(hub_state: Any, zone: Any, asked: Any, now_us: int) -> Any:
+        known = hub_state.reservations.get(asked.rid)
+        if known is not None and known.state is hub.reservation.State.REJECTED:
+            del hub_state.reservations[asked.rid]
+        return repeat(hub_state, zone, asked, now_us)
+
+    return spoiled
+
+
+def _soft_mark(advance: Any) -> Any:
+    def spoiled(state: HubState, zone: Zone) -> Any:
+        for family in zone.final_heights:
+            zone.final_heights[family] = 2**61  # type: ignore[assignment]
+        return advance(state, zone)
+
+    return spoiled
+
+
+def _unjournalled_timer(journal: Any) -> Any:
+    def spoiled(self: Durable, now_us: Micros, data: bytes) -> None:
+        if isinstance(decode_event(data), Envelope):
+            journal(self, now_us, data)
+
+    return spoiled
+
+
+def _early_mark(marks: Any) -> Any:
+    """Say the next watermark now, before the uses that it covers."""
+
+    def spoiled(self: Any, now_us: Micros) -> Any:
+        return [
+            msgspec.structs.replace(one, message=_later(one.message, self._policy.watermark_us))
+            for one in marks(self, now_us)
+        ]
+
+    return spoiled
+
+
+def _later(mark: Any, by_us: int) -> Watermark:
+    return msgspec.structs.replace(mark, spoke_time_us=Micros(mark.spoke_time_us + by_us))
+
+
+def _publish_first(die: Any) -> Any:
+    """Publish before the commit: what a death then takes back has been heard."""
+
+    def spoiled(self: Any, process: Any) -> int:
+        taken = die(self, process)
+        rows, process.durable._rows = list(process.durable._rows), []
+        self._publish(process, rows)
+        return int(taken)
+
+    return spoiled
+
+
+def _plant(name: str, rule: str) -> Mutant:
+    plant = plants.PLANTS[name]
+    about = (plant.spoil.__doc__ or "").split("(")[0].strip()
+    return Mutant(rule, about, plant.module, plant.name, plant.spoil)
+
+
+MUTANTS: Mapping[str, Mutant] = {
+    "X1": _plant("hub_clock", "P39"),
+    "X2": Mutant("P39", "free on the hub's clock with a margin", hub.credit, "tend", _skewed_clock),
+    "X3": Mutant("P26", "no gap detection", Inbox, "receive", _no_gaps),
+    "X3b": Mutant("P26", "repeats reach the node", Inbox, "receive", _no_repeats),
+    "X4": Mutant("P87", "the outbox is not in the commit", MemoryStore, "commit", _no_outbox),
+    "X4b": Mutant("P87", "publish before the commit", MortalDriver, "_handle", _publish_first),
+    "X4c": Mutant("P58", "never send again unasked", Outbox, "overdue", _forgets),
+    "X5": Mutant("P50", "no tombstone", spokes.node.Spoke, "_granted", _no_tombstone),
+    "X5b": Mutant("P44", "take a late grant", spokes.reservation, "granted", _late_grant),
+    "X5c": Mutant("P46", "use after expiry", spokes.reservation, "usable", _late_use),
+    "X6": Mutant("P53", "soft evidence frees", hub.credit, "advance", _soft_mark),
+    "X8": Mutant("P37", "renewals judged on the first expiry", hub.reservation, "renew",
+                 _first_expiry),
+    "X11": _plant("added_use", "P34"),
+    "X12": Mutant("P38", "rejection is not sticky", hub.credit, "requested", _unsticky),
+    "X13": _plant("early_release", "P36"),
+    "X14": Mutant("P92", "timer not in the journal", Durable, "_journal", _unjournalled_timer),
+    "X21": _plant("oversell", "P75"),
+    "X22": Mutant("P51", "watermark before what it covers", spokes.node.Spoke, "_marks",
+                  _early_mark),
+}  # fmt: skip
+
+
+# A game hides it: its spokes ask again all the time, and its marks never end.
+SWARM_ONLY = frozenset({"X4c"})
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """Put a defect in for the time of the block, wherever its function is known by name."""
+    sound = getattr(mutant.where, mutant.name)
+    spoiled = mutant.spoil(sound)
+    with ExitStack() as stack:
+        for module in {mutant.where, *_importers(sound)}:
+            stack.callback(setattr, module, mutant.name, sound)
+            setattr(module, mutant.name, spoiled)
+        yield
+
+
+def _importers(function: Any) -> list[Any]:
+    """Return the modules of ours that have imported a function by its name."""
+    name = getattr(function, "__name__", "")
+    return [
+        module
+        for path, module in list(sys.modules.items())
+        if path.split(".")[0] in ("hub", "spokes", "messaging")
+        and getattr(module, name, None) is function
+    ]
+
+
+class Kill(NamedTuple):
+    """How many seeds or games it took to find a mutant, and what was found."""
+
+    tries: int
+    text: str
+
+
+def hunt(mutant: Mutant, seeds: int, minutes: float) -> Kill | None:
+    """Run seeds until one finds the mutant."""
+    with applied(mutant):
+        for seed in range(seeds):
+            finding = Trial(draw(seed, minutes)).run().finding
+            if finding is not None:
+                return Kill(seed + 1, finding.text)
+    return None
+
+
+def play(mutant: Mutant, games: int) -> Kill | None:
+    """Play games until one is won against the mutant."""
+    played = 0
+
+    class Counted(Game):
+        def __init__(self) -> None:
+            nonlocal played
+            played += 1
+            super().__init__()
+
+    rules = settings(
+        max_examples=games,
+        stateful_step_count=60,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    with applied(mutant), redirect_stdout(StringIO()):
+        try:
+            run_state_machine_as_test(Counted, settings=rules)  # type: ignore[no-untyped-call]
+        except (OmnimarginError, AssertionError, LookupError) as error:
+            return Kill(played, str(error))
+    return None
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants.mutants", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("--seeds", type=int, default=400, help="of the swarm, at most")
+    parser.add_argument("--games", type=int, default=400, help="of Hypothesis, at most")
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
+    given = parser.parse_args()
+    unknown = [name for name in given.names if name not in MUTANTS]
+    if unknown:
+        parser.error(f"expected some of {', '.join(MUTANTS)}, found {unknown[0]}")
+    survivors = 0
+    tries: dict[str, list[int]] = {"seeds": [], "games": []}
+    for name in given.names or MUTANTS:
+        mutant = MUTANTS[name]
+        line = f"{name:4} {mutant.rule:4} {mutant.about[:40]:40}"
+        if given.list:
+            sys.stdout.write(line + "\n")
+            continue
+        kills = {}
+        if given.seeds:
+            kills["seeds"] = hunt(mutant, given.seeds, given.minutes)
+        if given.games and name not in SWARM_ONLY:
+            kills["games"] = play(mutant, given.games)
+        for what, kill in kills.items():
+            survivors += kill is None
+            line += f"  SURVIVES {what}" if kill is None else f" {kill.tries:4} {what}"
+            tries[what] += [kill.tries] if kill else []
+        texts = [kill.text.split(":")[0][:30] for kill in kills.values() if kill]
+        sys.stdout.write(f"{line}  {', '.join(dict.fromkeys(texts))}\n")
+        sys.stdout.flush()
+    for what, counts in tries.items():
+        if counts:
+            sys.stdout.write(f"{what}: median {median(counts):g}, worst {max(counts)}\n")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

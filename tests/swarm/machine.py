@@ -1,0 +1,307 @@
+"""Hub and spokes as durable nodes, and a network in the hands of whoever plays against them.
+
+A rule-based state machine for Hypothesis: orders, prices and time on one side; on the other,
+every message under way is delivered, dropped, repeated or forged by choice, and every process
+dies by choice. The checks of the swarm follow each event. At the end all heals and must come to
+rest (docs/swarm.md, sections 3 and 5).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from hub.node import Hub
+from lab import reading, world
+from lab.checkers import Checker
+from lab.scenario import Scenario
+from lab.swarm import rest
+from lab.swarm.keyed import signer_of, verifier_of
+from lab.swarm.rarities import Impatient
+from messaging.codec import encode_frame
+from messaging.drivers.mortal import Death, MortalDriver, Parcel, Point, Process
+from messaging.endpoint import Endpoint
+from messaging.envelope import NO_HEIGHT, Envelope
+from messaging.identity import NO_DIGEST
+from messaging.messages import Family, MarketMoved, Message, OrderPlaced, PricePublished
+from messaging.topics import Route, routes, topic_of
+from messaging.units import (
+    HUB,
+    MARKET,
+    ORACLE,
+    SECOND_US,
+    TRADERS,
+    Asset,
+    Micros,
+    NodeId,
+    Ppm,
+    Qty8,
+    Usd6,
+)
+from spokes.node import Spoke
+from spokes.state import SpokePolicy
+
+TTL_S, BLOCK_S, FINAL_S, MARK_S = 60.0, 2.0, 6.0, 10.0
+PRICE_USD6 = 100_000_000
+SPOKES = (NodeId("east"), NodeId("west"))
+PROCESSES = (*SPOKES, HUB)
+POOL_MAX = 400
+
+
+def scenario() -> Scenario:
+    """Return two spokes, two accounts, one asset, quick lives."""
+    spoke = {
+        "chain": "base",
+        "block_s": BLOCK_S,
+        "safe_after_s": FINAL_S / 2,
+        "final_after_s": FINAL_S,
+        "zone_cap_usd": 60_000,
+    }
+    tables: dict[str, Any] = {
+        "title": "a game against the network",
+        "duration_h": 24,
+        "latency": {"kind": "constant", "value_s": 1.0},
+        "prices": {
+            "kind": "gbm",
+            "assets": {"BTC": {"price_usd": 100, "volatility_per_sqrt_year": 0.1}},
+        },
+        "assets": [{"name": "BTC"}],
+        "spokes": [{"name": name, **spoke} for name in SPOKES],
+        "reservation": {"ttl_s": TTL_S, "patience_s": TTL_S, "renewals_max": 1},
+        "liquidation": {"command_ttl_s": TTL_S},
+        "reporting": {"watermark_s": MARK_S, "tend_s": 2.0, "ack_after_s": 2.0},
+        "hub": {"block_s": 1.0, "look_s": 10.0, "insurance_usd": 100.0},
+        "links": {"loss_ppm": 1},
+        "traders": {"accounts": 2, "collateral_sigma": 0.0},
+    }
+    return reading.check(tables, directory=Path())
+
+
+class Pool:
+    """A wire that keeps what leaves until somebody says what becomes of it."""
+
+    def __init__(self) -> None:
+        self.parcels: list[Parcel] = []
+
+    def carry(self, route: Route, seq: int, data: bytes, now_us: Micros) -> Iterable[Parcel]:
+        if len(self.parcels) < POOL_MAX:  # beyond that it is lost
+            self.parcels.append(Parcel(now_us, route, data))
+        return ()
+
+
+class Chosen:
+    """A fate that strikes when it is told to; all clocks are right."""
+
+    def __init__(self) -> None:
+        self.next: dict[NodeId, Death] = {}
+
+    def death(self, name: NodeId, now_us: Micros) -> Death | None:
+        return self.next.pop(name, None)
+
+    def pause_us(self, name: NodeId, now_us: Micros) -> int:
+        return 0
+
+    def local_us(self, name: NodeId, now_us: Micros) -> Micros:
+        return now_us
+
+    def global_us(self, name: NodeId, local_us: Micros, now_us: Micros) -> Micros:
+        return local_us
+
+
+def impatient(policy: SpokePolicy) -> Spoke:
+    """Return a spoke that asks again for what was long answered."""
+    return Impatient(policy, every=7)
+
+
+class Game(RuleBasedStateMachine):
+    """One game."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        found = scenario()
+        names, lanes, deposits = (
+            world.names_of(found),
+            world.lanes_of(found),
+            world.deposits_of(found),
+        )
+        self.accounts = [account for account, _ in deposits]
+        everyone = (*PROCESSES, MARKET, ORACLE, TRADERS)
+        self.signers = {name: signer_of(name, real=False) for name in everyone}
+        verifier = verifier_of({name: self.signers[name].public for name in everyone}, real=False)
+        self.by_topic = {route.topic: route for route in routes(names)}
+        self.numbers: dict[str, int] = {}
+        self.pool, self.fate = Pool(), Chosen()
+        self.price_usd6 = PRICE_USD6
+
+        def process(name: NodeId) -> Process:
+            def make() -> Endpoint:
+                if name == HUB:
+                    return world.hub_of(found, lanes, deposits)
+                return world.spoke_of(found, lanes, names.index(name), impatient)
+
+            return Process(make, self.signers[name], verifier, batch=3, snapshot_events=40)
+
+        self.processes = [process(name) for name in PROCESSES]
+        nodes = [one.durable.endpoint.node for one in self.processes]
+        hub = nodes[-1]
+        assert isinstance(hub, Hub)
+        spokes = tuple(node for node in nodes if isinstance(node, Spoke))
+        self.checker = Checker(hub, spokes, (), deposits)
+        self.driver = MortalDriver(
+            self.processes,
+            self.by_topic.values(),
+            iter(()),
+            self.pool,
+            self.fate,
+            self.checker.watch,
+        )
+        self.say_price()
+        self.run(5)
+
+    # --- the world ----------------------------------------------------------------------
+
+    @rule(
+        who=st.integers(0, 1),
+        where=st.sampled_from(SPOKES),
+        dollars=st.sampled_from([500, 4_000, 30_000, -4_000, -30_000, 150_000]),
+        everywhere=st.booleans(),
+    )
+    def order(self, who: int, where: NodeId, dollars: int, everywhere: bool) -> None:
+        qty8 = Qty8(dollars * 10**14 // self.price_usd6)
+        for spoke in SPOKES if everywhere else (where,):
+            self.tell(TRADERS, spoke, Family.ORDER, self.placed(who, qty8, 0))
+        self.run(0)
+
+    @rule(who=st.integers(0, 1), where=st.sampled_from(SPOKES), half=st.booleans())
+    def cut(self, who: int, where: NodeId, half: bool) -> None:
+        close_ppm = 500_000 if half else 1_000_000
+        self.tell(TRADERS, where, Family.ORDER, self.placed(who, Qty8(0), close_ppm))
+        self.run(0)
+
+    @rule(factor=st.sampled_from([0.8, 0.93, 0.99, 1.01, 1.2]))
+    def price(self, factor: float) -> None:
+        self.price_usd6 = max(1_000_000, int(self.price_usd6 * factor))
+        self.say_price()
+        self.run(0)
+
+    @rule(seconds=st.sampled_from([1, 3, 12, 40, 90]))
+    def tick(self, seconds: int) -> None:
+        self.run(seconds)
+
+    @rule(seconds=st.sampled_from([3, 15, 40]))
+    def calm(self, seconds: int) -> None:
+        """Let everything arrive for a while, so that there is something to disturb."""
+        for _ in range(seconds):
+            self.run(1)
+            parcels, self.pool.parcels = self.pool.parcels, []
+            self.hand_over(parcels)
+
+    # --- the network --------------------------------------------------------------------
+
+    @precondition(lambda self: self.pool.parcels)
+    @rule(place=st.integers(0, POOL_MAX), again=st.booleans())
+    def deliver(self, place: int, again: bool) -> None:
+        parcels = self.pool.parcels
+        place %= len(parcels)
+        parcel = parcels[place] if again else parcels.pop(place)
+        self.hand_over([parcel])
+
+    @precondition(lambda self: self.pool.parcels)
+    @rule(keep=st.integers(0, 3))
+    def deliver_most(self, keep: int) -> None:
+        """Deliver all but the first few."""
+        parcels = self.pool.parcels
+        self.pool.parcels, ready = parcels[:keep], parcels[keep:]
+        self.hand_over(ready)
+
+    @precondition(lambda self: self.pool.parcels)
+    @rule()
+    def deliver_backwards(self) -> None:
+        parcels, self.pool.parcels = self.pool.parcels, []
+        self.hand_over(reversed(parcels))
+
+    @precondition(lambda self: self.pool.parcels)
+    @rule(place=st.integers(0, POOL_MAX), count=st.sampled_from([1, 5, POOL_MAX]))
+    def drop(self, place: int, count: int) -> None:
+        place %= len(self.pool.parcels)
+        del self.pool.parcels[place : place + count]
+
+    @precondition(lambda self: self.pool.parcels)
+    @rule(place=st.integers(0, POOL_MAX), where=st.integers(0, 2_000))
+    def corrupt(self, place: int, where: int) -> None:
+        parcel = self.pool.parcels[place % len(self.pool.parcels)]
+        changed = bytearray(parcel.data)
+        changed[where % len(changed)] ^= 1 << where % 8
+        self.hand_over([parcel._replace(data=bytes(changed))])
+
+    # --- processes ----------------------------------------------------------------------
+
+    @rule(
+        who=st.sampled_from(PROCESSES),
+        point=st.sampled_from(Point),
+        down_s=st.sampled_from([0, 5, 100]),
+        rewound=st.sampled_from([0, 20]),
+        truncated=st.booleans(),
+    )
+    def die(self, who: NodeId, point: Point, down_s: int, rewound: int, truncated: bool) -> None:
+        """Let a process die with the next thing it does."""
+        self.fate.next[who] = Death(
+            point, down_s * SECOND_US, again=1, truncated=truncated, rewound=rewound
+        )
+
+    # --- ends ---------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """Heal everything; what was said must be heard, and all must come to rest."""
+        self.fate.next.clear()
+        self.driver.rouse()
+        said: rest.Said = {}
+        for second in range(900):
+            if second == 860:
+                said = rest.said(self.endpoints())
+            self.run(1)
+            parcels, self.pool.parcels = self.pool.parcels, []
+            self.hand_over(parcels)
+        rest.rested(self.checker, self.endpoints(), said, self.driver.now_us)
+
+    def endpoints(self) -> list[Endpoint]:
+        return [one.durable.endpoint for one in self.processes]
+
+    def run(self, seconds: int) -> None:
+        for _ in self.driver.run(Micros(self.driver.now_us + seconds * SECOND_US)):
+            pass
+
+    def hand_over(self, parcels: Iterable[Parcel]) -> None:
+        self.driver.put(parcels)
+        self.run(0)
+
+    def say_price(self) -> None:
+        price_usd6, now_us = Usd6(self.price_usd6), self.driver.now_us
+        moved = MarketMoved(prices_usd6=(price_usd6,), depth_ppm=Ppm(1_000_000))
+        for spoke in SPOKES:
+            self.tell(MARKET, spoke, Family.PRICE, moved)
+        print_ = PricePublished(asset=Asset("BTC"), price_usd6=price_usd6, observed_us=now_us)
+        self.tell(ORACLE, HUB, Family.PRICE, print_)
+
+    def placed(self, who: int, qty8: Qty8, close_ppm: int) -> OrderPlaced:
+        number = self.numbers["orders"] = self.numbers.get("orders", 0) + 1
+        return OrderPlaced(
+            order_id=number,
+            account=self.accounts[who],
+            asset=Asset("BTC"),
+            qty8=qty8,
+            close_ppm=Ppm(close_ppm),
+        )
+
+    def tell(self, sender: NodeId, receiver: NodeId, family: Family, message: Message) -> None:
+        """Let somebody outside say something; it comes at once."""
+        now_us = self.driver.now_us
+        head = (sender, receiver, family)
+        frame = Envelope(*head, 1, 0, now_us, NO_HEIGHT, NO_HEIGHT, message)
+        topic = topic_of(frame)
+        seq = self.numbers[topic] = self.numbers.get(topic, 0) + 1
+        frame = Envelope(*head, seq, 0, now_us, NO_HEIGHT, NO_HEIGHT, message)
+        data, _ = self.signers[sender].seal(encode_frame(frame), NO_DIGEST)
+        self.driver.put([Parcel(now_us, self.by_topic[topic], data)])

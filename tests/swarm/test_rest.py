@@ -1,0 +1,108 @@
+"""What must hold at rest: each rule is broken by hand, once."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from hub.node import Hub
+from hub.reservation import Reservation, State
+from lab.swarm import rest
+from lab.swarm.options import draw
+from lab.swarm.trial import Trial
+from messaging.errors import InvariantViolated
+from messaging.units import Micros, Usd6
+from spokes.node import Spoke
+from spokes.reservation import Credit
+from spokes.reservation import State as Held
+
+
+class World:
+    """A world without faults that has come to rest after some trading."""
+
+    def __init__(self) -> None:
+        drawn = draw(1, 2.0)
+        trial = Trial(msgspec.structs.replace(drawn, faults={}, accounts=4, spokes=2))
+        assert trial.run().finding is None
+        self.endpoints = trial.endpoints()
+        nodes = [endpoint.node for endpoint in self.endpoints]
+        (self.hub,) = [node.state for node in nodes if isinstance(node, Hub)]
+        self.spokes = [node for node in nodes if isinstance(node, Spoke)]
+        self.said: rest.Said = dict.fromkeys(rest.said(self.endpoints), 0)
+        used = [one for one in self.hub.reservations.values() if one.state is State.SETTLED]
+        self.known = used[0]
+
+    def check(self) -> None:
+        (hub,) = [one.node for one in self.endpoints if isinstance(one.node, Hub)]
+        rest.check(hub, self.spokes, self.endpoints, self.said, Micros(0))
+
+    def put(self, **changed: object) -> Reservation:
+        """Change the reservation at the hub."""
+        after: Reservation = msgspec.structs.replace(self.known, **changed)
+        self.hub.reservations[after.rid] = after
+        return after
+
+    def credit(self, state: Held) -> None:
+        """Let the spoke remember the reservation."""
+        (spoke,) = [one for one in self.spokes if one.name == self.known.spoke]
+        spoke.state.credits[self.known.rid] = Credit(
+            rid=self.known.rid,
+            account=self.known.account,
+            state=state,
+            used_usd6=self.known.used_usd6,
+        )
+
+
+def agreed(world: World) -> None:
+    world.credit(Held.CLOSED)
+
+
+BROKEN: dict[str, tuple[str, Callable[[World], object]]] = {
+    "another state": ("E1", lambda world: world.credit(Held.REQUESTED)),
+    "another use": ("E1", lambda world: (agreed(world), world.put(used_usd6=Usd6(7)))),
+    "open at the hub": ("E2", lambda world: world.put(state=State.HELD)),
+    "overdue": ("E2", lambda world: world.put(state=State.OVERDUE)),
+    "not carried": ("E4", lambda world: world.put(carried=False)),
+    "encumbered": ("E4", lambda world: setattr(world.hub.zones[0], "encumbered_usd6", 1)),
+    "a spoke is overdue": ("E5", lambda world: world.hub.zones[0].overdue.update({b"": None})),
+    "not heard": ("E3", lambda world: world.said.update(dict.fromkeys(world.said, 10**6))),
+}
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_an_honest_world_comes_to_rest(world: World) -> None:
+    world.check()
+    agreed(world)
+    world.check()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_does_not_hold_at_rest_is_named(world: World, name: str) -> None:
+    rule, harm = BROKEN[name]
+    harm(world)
+    with pytest.raises(InvariantViolated, match=f"^{rule}"):
+        world.check()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_repeats_change_nothing_that_counts(seed: int) -> None:
+    """The same world with every other frame twice: same books, same positions.
+
+    Ways are short, so that nothing is asked for again: what is sent again may overtake.
+    """
+
+    def books(repeat: float) -> tuple[object, ...]:
+        faults = {"repeat": repeat} if repeat else {}
+        quick = msgspec.structs.replace(draw(seed, 2.0), way_s=0.05, batch=1, faults=faults)
+        trial = Trial(quick)
+        assert trial.run().finding is None
+        nodes = [endpoint.node for endpoint in trial.endpoints()]
+        (hub,) = [node.state for node in nodes if isinstance(node, Hub)]
+        spokes = [node.state.traders for node in nodes if isinstance(node, Spoke)]
+        return hub.ledger.balances, {*hub.reservations.values()}, spokes
+
+    assert books(1.0) == books(0.0)
