@@ -24,7 +24,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
-from messaging.node import Event, TimerFired
+from messaging.node import Contradicted, Event, TimerFired
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -64,6 +64,8 @@ class Hub:
             effects += watch.look(hub, now_us)
             return effects
 
+        if type(event) is Contradicted:
+            return credit.halt(hub.zone_of[event.peer], HaltReason.EQUIVOCATED)
         message = event.message
         if type(message) is PricePublished:
             place = hub.places[message.asset]

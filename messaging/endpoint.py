@@ -11,7 +11,7 @@ from messaging.channel import ChannelPolicy, Inbox, Outbox
 from messaging.effects import Effect, SetTimer
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.messages import CHANNEL_FAMILIES, Acknowledged, Family, Message, ResendRequested
-from messaging.node import Event, Node
+from messaging.node import Event, Node, TimerFired
 from messaging.units import Micros, NodeId
 
 Output: TypeAlias = Envelope | SetTimer
@@ -59,7 +59,7 @@ class Endpoint:
                 inbox = self.inboxes.get(key)
                 if inbox is not None:
                     return self._receive(now_us, event, key, inbox)
-            elif event.name == TEND:
+            elif type(event) is TimerFired and event.name == TEND:
                 return self._tend(now_us)
         effects = self._decide(now_us, event)
         if self.observers:

@@ -403,6 +403,7 @@ class HaltReason(StrEnum):
     TIME_REGRESSED = "time_regressed"
     BROKEN_CLAIM = "broken_claim"
     FILLED_TOO_MUCH = "filled_too_much"
+    EQUIVOCATED = "equivocated"
     WATCHDOG = "watchdog"  # the monitor has found money that does not add up
 
 

@@ -22,6 +22,7 @@ from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver, Parcel, Process
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
+from messaging.envelope import Envelope
 from messaging.errors import OmnimarginError
 from messaging.identity import NO_DIGEST
 from messaging.messages import Message
@@ -123,7 +124,10 @@ class Trial:
         for effect in effects:
             if type(effect) is Send:
                 self.counts[spoken(effect.message)] += 1
-        what = event.name if type(event) is TimerFired else spoken(event.message)
+        if type(event) is Envelope:
+            what = spoken(event.message)
+        else:
+            what = event.name if type(event) is TimerFired else type(event).__name__
         self.newest.append((now_us, name, what))
 
     def _script(self, scenario: Scenario) -> Iterator[Parcel]:

@@ -297,7 +297,7 @@ class MortalDriver:
             return
         if durable.is_repeat(route, frame):
             return
-        durable.take(now_us, frame, sealed.frame)
+        durable.take(now_us, frame, parcel.data, sealed.link())
         self._note(process, now_us, sealed.frame)
 
     def _note(self, process: Process, now_us: Micros, data: bytes) -> None:

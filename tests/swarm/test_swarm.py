@@ -18,6 +18,8 @@ from lab.swarm.options import FAULTS, Options, draw
 from lab.swarm.trial import Trial
 from messaging import durable
 from messaging.drivers.mortal import Point
+from messaging.identity import read_entry
+from messaging.node import TimerFired
 
 ROOT = Path(__file__).parents[2]
 MINUTES = 1.5
@@ -116,7 +118,7 @@ def test_a_timer_that_is_not_in_the_journal_is_found(monkeypatch: pytest.MonkeyP
 
 
 def _is_timer(data: bytes) -> bool:
-    return not hasattr(durable.decode_event(data), "sender")
+    return isinstance(read_entry(data)[0], TimerFired)
 
 
 def test_a_process_dies_at_each_point_and_finds_its_input_again() -> None:
