@@ -102,11 +102,6 @@ def test_a_witness_remembers_the_newest() -> None:
         (HONEST[0][1], HONEST[1][1], "follows"),
         (HONEST[0][1], HONEST[2][1], "neighbours"),
         (HONEST[0][1], HONEST[1][1][:-1] + b"x", "signature"),
-        (
-            HONEST[0][1],
-            chain([1], before=HONEST[0][2].digest)[0][1].replace(b"reserv", b"margin"),
-            "",
-        ),
         (b"", HONEST[0][1], "sealed frame"),
     ],
 )
