@@ -66,6 +66,7 @@ class Hub:
 
         if type(event) is Contradicted:
             return credit.halt(hub.zone_of[event.peer], HaltReason.EQUIVOCATED)
+        assert type(event) is Envelope
         message = event.message
         if type(message) is PricePublished:
             place = hub.places[message.asset]

@@ -23,7 +23,7 @@ from messaging.errors import FrameRefused, InputLost
 from messaging.fingerprint import fingerprint
 from messaging.identity import NO_DIGEST, Link, Signer, read_entry
 from messaging.messages import CHANNEL_FAMILIES
-from messaging.node import Contradicted, Event, TimerFired
+from messaging.node import Contradicted, Event, Restarted, TimerFired
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
 from messaging.units import Micros, NodeId
@@ -154,6 +154,15 @@ class Durable:
         self._journal(now_us, encode_event(event))
         self._handle(now_us, event, None)
 
+    def restart(self, now_us: Micros, nonce: bytes) -> None:
+        """Begin a new life of the node; to be done at each start but its very first (P95).
+
+        `nonce` is 8 bytes that no other life has.
+        """
+        event = Restarted(nonce)
+        self._journal(now_us, encode_event(event))
+        self._handle(now_us, event, None)
+
     def take(self, now_us: Micros, frame: Envelope, data: bytes, link: Link) -> None:
         """Handle an authentic frame, or accuse its sender if it contradicts an earlier one.
 
@@ -244,8 +253,7 @@ class Durable:
             return
         if type(event) is Contradicted:
             memory.accused[event.peer] = None
-        else:
-            assert type(event) is Envelope
+        elif type(event) is Envelope:
             self._hear(event, link)
         self._carry(memory.endpoint.handle(now_us, event), DELIVERY)
 

@@ -7,7 +7,7 @@ import msgspec
 
 from messaging.effects import Effect
 from messaging.envelope import Envelope
-from messaging.messages import NodeName
+from messaging.messages import NodeName, Nonce
 from messaging.units import Micros, NodeId
 
 
@@ -16,6 +16,13 @@ class TimerFired(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=Tru
     """A timer the node has set."""
 
     name: str
+
+
+@final
+class Restarted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """The node's process has started again; `nonce` is drawn for this life alone (P95)."""
+
+    nonce: Nonce
 
 
 @final
@@ -32,7 +39,7 @@ class Contradicted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=T
     second: bytes
 
 
-Event: TypeAlias = Envelope | TimerFired | Contradicted
+Event: TypeAlias = Envelope | TimerFired | Contradicted | Restarted
 
 
 class Node(Protocol):

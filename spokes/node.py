@@ -54,6 +54,7 @@ class Spoke:
         if type(event) is Contradicted:
             self.state.halted = True  # who has granted twice may have granted anything
             return ()
+        assert type(event) is Envelope
         message = event.message
         if type(message) is MarketMoved:
             self.state.prices_usd6 = message.prices_usd6
