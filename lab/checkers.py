@@ -27,7 +27,7 @@ from messaging.messages import (
     ReservationRenewed,
     StateReported,
 )
-from messaging.node import Event
+from messaging.node import Event, Node
 from messaging.units import (
     AccountId,
     Asset,
@@ -64,6 +64,8 @@ class Checker:
         deposits: tuple[tuple[AccountId, Usd6], ...],
     ) -> None:
         self._hub = hub.state
+        nodes: tuple[Node, ...] = (hub, *spokes)
+        self._watched = {node.name: node for node in nodes}
         self._spokes: dict[NodeId, Spoke] = {spoke.name: spoke for spoke in spokes}
         self._accounts = [account for account, _ in deposits]
         self._evidence = {spoke.name: Evidence() for spoke in spokes}
@@ -82,22 +84,61 @@ class Checker:
         for endpoint in endpoints:
             self.watch(endpoint)
 
-    def watch(self, endpoint: Endpoint) -> None:
-        """Watch a node from now on, in place of the one of its name."""
+    def watch(self, endpoint: Endpoint, *, restored: bool = False) -> None:
+        """Watch a node from now on, in place of the one of its name.
+
+        One that was `restored` takes that place only when the others have agreed to it (P60).
+        """
         node = endpoint.node
+        if restored:
+            endpoint.observers.append(partial(self._until_agreed, endpoint))
+        else:
+            self._follow(node)
+        endpoint.observers.append(partial(self._after, node))
+
+    def _follow(self, node: Node) -> None:
+        self._watched[node.name] = node
         if isinstance(node, Hub):
             self._hub = self._audit.hub = node.state
-            endpoint.observers.append(self._after_hub)
         elif isinstance(node, Spoke):
             self._spokes[node.name] = node
-            endpoint.observers.append(partial(self._after_spoke, node))
+
+    def _until_agreed(
+        self, endpoint: Endpoint, now_us: Micros, event: Event, effects: Sequence[Effect]
+    ) -> None:
+        """Wait until all agree to a restored node; then its past is what it knows of it."""
+        node = endpoint.node
+        if self._watched[node.name] is node:
+            return
+        if endpoint.unsynced:
+            if isinstance(node, Hub):
+                self._hear(event)
+            return
+        self._follow(node)
+        if isinstance(node, Hub):
+            self._hub_seen = dict(node.state.reservations)
+            for account in self._accounts:
+                self._encumbered_usd6[account] = node.state.ledger.reserved_usd6(account)
+        elif isinstance(node, Spoke):
+            self._spoke_seen |= node.state.credits
+
+    def _after(self, node: Node, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
+        if self._watched[node.name] is not node:
+            return  # another process of it has taken its place
+        if isinstance(node, Hub):
+            self._after_hub(now_us, event, effects)
+        elif isinstance(node, Spoke):
+            self._after_spoke(node, now_us, event, effects)
+
+    def _hear(self, event: Event) -> None:
+        if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
+            self._evidence[event.sender].hear(event)
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub = self._hub
-        if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
-            self._evidence[event.sender].hear(event)
-            if type(event.message) is DigestTold:
-                self._check_views(event.sender)
+        self._hear(event)
+        if type(event) is Envelope and type(event.message) is DigestTold:
+            self._check_views(event.sender)
         for effect in effects:
             if type(effect) is Send and effect.family is Family.RESERVATION:
                 self._note_grant(effect, now_us)

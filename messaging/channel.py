@@ -85,8 +85,8 @@ class Outbox:
 
     @property
     def head(self) -> Place:
-        """Return the newest frame's place."""
-        return Place(self.chan_epoch, self.next_seq - 1)
+        """Return the place of the newest frame that may leave."""
+        return Place(self.chan_epoch, (self.held_from or self.next_seq) - 1)
 
     def keep(self, envelope: Envelope, now_us: Micros) -> bool:
         """Store a frame, which has number `next_seq`; tell whether it may leave."""
@@ -193,7 +193,11 @@ class Inbox:
     def receive(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
         """Return the frames that are now in order, oldest first; none for a repeat or a gap."""
         seq = envelope.seq
-        if envelope.node_epoch != self.life.node_epoch and not self._alive(envelope):
+        if not self.believes(envelope):
+            if envelope.node_epoch > self.life.node_epoch:
+                self.early += 1
+            else:
+                self.fenced += 1
             return []
         if seq != self.next_seq or self.waits:
             if seq < self.next_seq:
@@ -215,15 +219,12 @@ class Inbox:
             return [envelope]
         return [envelope, *self._ready()]
 
-    def _alive(self, envelope: Envelope) -> bool:
-        """Tell whether a frame of another life than the accepted one may count (P19, P20)."""
-        if envelope.node_epoch > self.life.node_epoch:
-            self.early += 1
-            return False
-        if Place(envelope.chan_epoch, envelope.seq) > self.life.head:
-            self.fenced += 1
-            return False
-        return True
+    def believes(self, envelope: Envelope) -> bool:
+        """Tell whether a frame counts: of the accepted life, or known to it (P19, P20)."""
+        epoch, life = envelope.node_epoch, self.life
+        if epoch == life.node_epoch:
+            return True
+        return epoch < life.node_epoch and Place(envelope.chan_epoch, envelope.seq) <= life.head
 
     def _ready(self) -> Iterator[Envelope]:
         """Take out what waits and is in order now."""

@@ -168,9 +168,9 @@ class Durable:
 
         `data` is the frame as it came, sealed. It is in the journal with the next commit.
         """
-        if frame.seq and frame.family in CHANNEL_FAMILIES:
-            witness = self._memory.witnesses.get(topic_of(frame))
-            place = None if witness is None else witness.contradicts(frame, link)
+        witness = self._memory.witnesses.get(topic_of(frame))
+        if witness is not None and self._counts(frame):
+            place = witness.contradicts(frame, link)
             if place is not None:
                 self._accuse(now_us, frame.sender, place, data)
                 return
@@ -262,11 +262,16 @@ class Durable:
         memory, topic = self._memory, topic_of(frame)
         if frame.family not in CHANNEL_FAMILIES:
             memory.heard[topic] = max(frame.seq, memory.heard.get(topic, 0))
-        elif frame.seq and link is not None:
+        elif link is not None and self._counts(frame):
             witness = memory.witnesses.get(topic)
             if witness is None:
                 witness = memory.witnesses[topic] = Witness()
             witness.note(frame, link, memory.place)
+
+    def _counts(self, frame: Envelope) -> bool:
+        """Tell whether a frame is its sender's word: numbered, and of the life that we follow."""
+        inbox = self.endpoint.inboxes.get((frame.sender, frame.family))
+        return inbox is not None and frame.seq > 0 and inbox.believes(frame)
 
     def _carry(self, effects: Sequence[Output], cause: int) -> None:
         """Set timers, and put frames into the outbox."""

@@ -183,8 +183,7 @@ class Endpoint:
         self._asked_us = now_us
         out: list[Output] = []
         for key in self.unsynced:
-            outbox = self.outboxes[key]
-            head = Place(outbox.chan_epoch, (outbox.held_from or outbox.next_seq) - 1)
+            head = self.outboxes[key].head
             asked = ResyncAsked(nonce=self._nonce, head_epoch=head.chan_epoch, head_seq=head.seq)
             out.append(self._outside(key, now_us, asked))
         return out
@@ -210,17 +209,14 @@ class Endpoint:
     def _synced(self, now_us: Micros, key: _ChannelKey) -> list[Output]:
         """Go on with a channel whose other end knows nothing that we do not.
 
-        Reservations wait for every channel of theirs: what one spoke holds must be known before
-        another gets anything.
+        Reservations wait for all channels: what one spoke holds, and what an account has lost
+        anywhere, must be known before another gets anything.
         """
         del self.unsynced[key]
         out: list[Output] = list(self.outboxes[key].let_go(now_us, self.node_epoch))
-        family = key[1]
-        ready = [key]
-        if family is Family.RESERVATION:
-            ready = [one for one in self.inboxes if one[1] is family]
-            if any(one in self.unsynced for one in ready):
-                ready = []
+        ready = [] if key[1] is Family.RESERVATION else [key]
+        if not self.unsynced:
+            ready += [one for one in self.inboxes if one[1] is Family.RESERVATION]
         for one in ready:
             out += self._hand_on(now_us, self.inboxes[one].go_on(now_us))
         return out

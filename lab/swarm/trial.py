@@ -19,7 +19,8 @@ from lab.swarm.options import Options, drain_s, scenario_of
 from lab.swarm.rarities import Greedy, Impatient, narrow
 from lab.swarm.wire import Wire
 from messaging.codec import encode_frame
-from messaging.drivers.mortal import MortalDriver, Parcel, Process
+from messaging.drivers.mortal import MortalDriver
+from messaging.drivers.process import Parcel, Process
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
@@ -114,9 +115,9 @@ class Trial:
             self._born,
         )
 
-    def _born(self, endpoint: Endpoint) -> None:
+    def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
-        self._checker.watch(endpoint)
+        self._checker.watch(endpoint, restored=restored)
         endpoint.observers.append(partial(self._count, endpoint.name))
 
     def _count(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
@@ -160,7 +161,8 @@ class Trial:
             self._phase(Micros(self._until_us - drain_us), until_event)
             said = rest.said(self.endpoints())
             self._phase(self._until_us, until_event)
-            if self.driver.events < until_event:
+            whole = not self.driver.stopped and not self.driver.counts["doubled"]
+            if self.driver.events < until_event and whole:
                 rest.rested(self._checker, self.endpoints(), said, self._until_us)
         except (OmnimarginError, AssertionError, LookupError) as error:
             text = str(error) or type(error).__name__

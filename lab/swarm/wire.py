@@ -14,7 +14,7 @@ import msgspec
 from lab.swarm.draws import Draws
 from lab.swarm.options import Options
 from messaging.codec import decode_frame, encode_frame
-from messaging.drivers.mortal import Parcel
+from messaging.drivers.process import Parcel
 from messaging.identity import NO_DIGEST, Sealed, Signer
 from messaging.messages import PricePublished
 from messaging.network import Window, WindowKind

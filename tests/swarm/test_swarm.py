@@ -17,7 +17,7 @@ from lab.swarm.draws import Draws
 from lab.swarm.options import FAULTS, Options, draw
 from lab.swarm.trial import Trial
 from messaging import durable
-from messaging.drivers.mortal import Point
+from messaging.drivers.process import Point
 from messaging.identity import read_entry
 from messaging.node import TimerFired
 
