@@ -1,7 +1,7 @@
 """The composition root: scenario in, nodes and links out. The only module that makes them."""
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from hub.node import Hub
 from lab import policies, reading, ways
@@ -21,11 +21,17 @@ from messaging.units import HUB, MARKET, ONE, ORACLE, TRADERS, USD, AccountId, N
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
 
+Maker: TypeAlias = Callable[[SpokePolicy], Spoke]
 _NodeT = TypeVar("_NodeT", Hub, Spoke)
+NOBODY: Mapping[NodeId, Maker] = {}
 
 
 class World(NamedTuple):
-    """Everything a run needs, ready to start."""
+    """Everything a run needs, ready to start.
+
+    Attributes:
+        liars: spokes that need not keep to the rules; the checks trust none of their words.
+    """
 
     scenario: Scenario
     hub: Hub
@@ -35,6 +41,7 @@ class World(NamedTuple):
     path: PricePath
     deposits: tuple[tuple[AccountId, Usd6], ...]
     lanes: tuple[Lane, ...]
+    liars: frozenset[NodeId] = frozenset()
 
     def driver(self) -> VirtualDriver:
         """Return a driver for the whole run."""
@@ -42,8 +49,12 @@ class World(NamedTuple):
         return VirtualDriver(self.endpoints, self.network, until_us=until_us)
 
 
-def build(scenario: Scenario) -> World:
+def build(scenario: Scenario, liars: Mapping[NodeId, Maker] = NOBODY) -> World:
     """Make the nodes of a scenario and the links between them.
+
+    Args:
+        scenario: what to build.
+        liars: what to put in the place of the spoke of that name.
 
     Raises:
         InputRefused: no such latency preset, or prices that cannot be had.
@@ -53,7 +64,10 @@ def build(scenario: Scenario) -> World:
     deposits = deposits_of(scenario)
     _check_sizes(scenario, path, max(usd6 for _, usd6 in deposits))
     hub = hub_of(scenario, lanes, deposits)
-    spokes = tuple(spoke_of(scenario, lanes, place) for place in range(len(lanes)))
+    spokes = tuple(
+        spoke_of(scenario, lanes, place, liars.get(name, Spoke))
+        for place, name in enumerate(names_of(scenario))
+    )
     endpoints = (*outside_of(scenario, path), *spokes, hub)
     return World(
         scenario,
@@ -64,6 +78,7 @@ def build(scenario: Scenario) -> World:
         path,
         deposits,
         lanes,
+        frozenset(liars),
     )
 
 
@@ -128,7 +143,7 @@ def spoke_of(
     scenario: Scenario,
     lanes: tuple[Lane, ...],
     place: int,
-    make: Callable[[SpokePolicy], Spoke] = Spoke,
+    make: Maker = Spoke,
 ) -> Endpoint:
     """Return one spoke behind its channels."""
     policy = ways.channel_policy(scenario, lanes[place].up, lanes[place].down)
