@@ -16,7 +16,7 @@ from markets.traders import Traders
 from messaging.drivers.virtual import VirtualDriver
 from messaging.endpoint import Endpoint
 from messaging.errors import InputRefused
-from messaging.network import Network
+from messaging.network import LinkKey, LinkPolicy, Network
 from messaging.units import HUB, MARKET, ONE, ORACLE, TRADERS, USD, AccountId, NodeId, Usd6
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
@@ -63,18 +63,31 @@ def build(scenario: Scenario, liars: Mapping[NodeId, Maker] = NOBODY) -> World:
     path = path_of(scenario)
     deposits = deposits_of(scenario)
     _check_sizes(scenario, path, max(usd6 for _, usd6 in deposits))
+    outside, links = outside_of(scenario, path), ways.links(scenario, lanes)
+    return assemble(scenario, outside, links, path, deposits, liars)
+
+
+def assemble(
+    scenario: Scenario,
+    outside: tuple[Endpoint, ...],
+    links: Mapping[LinkKey, LinkPolicy],
+    path: PricePath,
+    deposits: tuple[tuple[AccountId, Usd6], ...],
+    liars: Mapping[NodeId, Maker],
+) -> World:
+    """Put hub and spokes of a scenario into a world outside of the caller's."""
+    lanes = lanes_of(scenario)
     hub = hub_of(scenario, lanes, deposits)
     spokes = tuple(
         spoke_of(scenario, lanes, place, liars.get(name, Spoke))
         for place, name in enumerate(names_of(scenario))
     )
-    endpoints = (*outside_of(scenario, path), *spokes, hub)
     return World(
         scenario,
         _node(hub, Hub),
         tuple(_node(spoke, Spoke) for spoke in spokes),
-        endpoints,
-        Network(scenario.seed, ways.links(scenario, lanes)),
+        (*outside, *spokes, hub),
+        Network(scenario.seed, links),
         path,
         deposits,
         lanes,
