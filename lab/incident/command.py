@@ -24,7 +24,7 @@ Examples:
   omnimargin incident                          as it happened, and eleven times otherwise
   omnimargin incident --halt-min 20            people were faster
   omnimargin incident --cap-usd 10e6 --json    a smaller cap, for machines
-  omnimargin incident --hold-min 30            a hold that is over before the halt buys nothing
+  omnimargin incident --hold-min 30            a hold that ends before the halt buys only time
 """
 
 
