@@ -90,6 +90,16 @@ def test_booked_gains_back_no_credit_once_the_forger_is_halted(
     assert "halt" in loss.stopped_by
 
 
+def test_the_checks_find_a_cap_that_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without rule L9 the three honest spokes' own caps are all there is."""
+    monkeypatch.setattr("hub.gains.book", lambda *_, **__: None)
+    loss = lose(PLAN, NONE._replace(cap=True))
+
+    assert loss.taken_usd6 > 2 * PLAN.cap_usd * USD
+    assert loss.finding is not None
+    assert loss.finding.startswith("CAP: won at forger beyond its cap")
+
+
 def test_the_same_row_has_the_same_digest_twice(losses: dict[Defences, Loss]) -> None:
     defences = Defences(cap=True, hold=False, halt_min=PLAN.halt_min)
 
