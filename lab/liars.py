@@ -1,4 +1,4 @@
-"""Spokes that lie: nodes with the real spoke inside, and something else to say.
+"""Spokes and oracles that lie: nodes with the real one inside, and something else to say.
 
 Only the words differ, never the way they travel. What the hub makes of each: docs/incident.md.
 """
@@ -8,17 +8,20 @@ from typing import NamedTuple
 
 import msgspec
 
+from markets.feed import Feed, FeedPolicy
 from messaging.effects import Effect, Send, SetTimer
+from messaging.envelope import Envelope
 from messaging.messages import (
     CloseReason,
     CreditUsed,
+    MarketMoved,
     Message,
     ReservationClosed,
     StateReported,
     Watermark,
 )
 from messaging.node import Event, TimerFired
-from messaging.units import AccountId, Micros, ReservationId, Usd6
+from messaging.units import AccountId, Micros, NodeId, Ppm, ReservationId, Usd6, ratio_down
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
 
@@ -135,6 +138,43 @@ class Denier(Spoke):
             elif type(effect.message) not in (CreditUsed, StateReported):
                 effects.append(effect)
         return effects
+
+
+class Bent(Feed):
+    """Prints a wrong price, freshly dated: a share of the true one, or one that stands still."""
+
+    def __init__(
+        self,
+        name: NodeId,
+        hub: NodeId,
+        policies: Sequence[FeedPolicy],
+        *,
+        from_us: Micros,
+        until_us: Micros,
+        factor_ppm: Ppm | None,
+    ) -> None:
+        """Lie from `from_us` until `until_us`; without a `factor_ppm` by the last true price."""
+        super().__init__(name, hub, policies)
+        self._from_us = from_us
+        self._until_us = until_us
+        self._factor_ppm = factor_ppm
+        self._true: Sequence[Usd6] = ()
+
+    def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
+        """See `messaging.node.Node.handle`."""
+        assert isinstance(event, Envelope)
+        moved = event.message
+        assert isinstance(moved, MarketMoved)
+        if not self._from_us <= now_us < self._until_us:
+            self._true = moved.prices_usd6
+            return super().handle(now_us, event)
+        if self._factor_ppm is None:
+            said = tuple(self._true or moved.prices_usd6)
+        else:
+            ratio = self._factor_ppm
+            said = tuple(Usd6(max(1, ratio_down(price, ratio))) for price in moved.prices_usd6)
+        bent = msgspec.structs.replace(moved, prices_usd6=said)
+        return super().handle(now_us, msgspec.structs.replace(event, message=bent))
 
 
 def _telling(message: Message) -> bool:

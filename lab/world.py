@@ -1,6 +1,6 @@
 """The composition root: scenario in, nodes and links out. The only module that makes them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from hub.node import Hub
@@ -9,7 +9,7 @@ from lab.amounts import micros
 from lab.scenario import Scenario
 from lab.ways import Lane
 from markets import prices, traders
-from markets.feed import Feed
+from markets.feed import Feed, FeedPolicy
 from markets.market import Market
 from markets.price_path import PricePath
 from markets.traders import Traders
@@ -23,6 +23,7 @@ from spokes.state import SpokePolicy
 
 Maker: TypeAlias = Callable[[SpokePolicy], Spoke]
 _NodeT = TypeVar("_NodeT", Hub, Spoke)
+FeedMaker: TypeAlias = Callable[[NodeId, NodeId, Sequence[FeedPolicy]], Feed]
 NOBODY: Mapping[NodeId, Maker] = {}
 
 
@@ -49,12 +50,15 @@ class World(NamedTuple):
         return VirtualDriver(self.endpoints, self.network, until_us=until_us)
 
 
-def build(scenario: Scenario, liars: Mapping[NodeId, Maker] = NOBODY) -> World:
+def build(
+    scenario: Scenario, liars: Mapping[NodeId, Maker] = NOBODY, feed: FeedMaker = Feed
+) -> World:
     """Make the nodes of a scenario and the links between them.
 
     Args:
         scenario: what to build.
         liars: what to put in the place of the spoke of that name.
+        feed: what makes the oracle.
 
     Raises:
         InputRefused: no such latency preset, or prices that cannot be had.
@@ -63,7 +67,7 @@ def build(scenario: Scenario, liars: Mapping[NodeId, Maker] = NOBODY) -> World:
     path = path_of(scenario)
     deposits = deposits_of(scenario)
     _check_sizes(scenario, path, max(usd6 for _, usd6 in deposits))
-    outside, links = outside_of(scenario, path), ways.links(scenario, lanes)
+    outside, links = outside_of(scenario, path, feed), ways.links(scenario, lanes)
     return assemble(scenario, outside, links, path, deposits, liars)
 
 
@@ -164,7 +168,7 @@ def spoke_of(
     return Endpoint(spoke, {HUB: policy})
 
 
-def outside_of(scenario: Scenario, path: PricePath) -> tuple[Endpoint, ...]:
+def outside_of(scenario: Scenario, path: PricePath, feed: FeedMaker = Feed) -> tuple[Endpoint, ...]:
     """Return the world outside: market, oracle, traders, whom nobody tells anything."""
     names, assets = names_of(scenario), reading.assets(scenario)
     intents = traders.plan(
@@ -176,7 +180,7 @@ def outside_of(scenario: Scenario, path: PricePath) -> tuple[Endpoint, ...]:
     )
     return (
         Endpoint(Market(MARKET, path, (ORACLE, TRADERS, *names)), {}),
-        Endpoint(Feed(ORACLE, HUB, policies.feed_policies(scenario)), {}),
+        Endpoint(feed(ORACLE, HUB, policies.feed_policies(scenario)), {}),
         Endpoint(Traders(TRADERS, intents, names, assets), {}),
     )
 

@@ -7,20 +7,26 @@ import pytest
 
 from hub.ledger import clearing
 from lab import reading, running
-from lab.liars import Afterthought, Claim, Denier, Forger, Withholder
+from lab.liars import Afterthought, Bent, Claim, Denier, Forger, Withholder
 from lab.running import Outcome
-from lab.world import Maker, World, build
+from lab.world import FeedMaker, Maker, World, build
+from markets.feed import Feed
 from markets.traders import account_name
 from messaging.messages import CloseReason, HaltReason, RejectReason
 from messaging.units import HOUR_US, SECOND_US, USD
-from spokes.node import Spoke
 
 LIAR, HONEST = "base", "optimism"
 CAP_USD = 60_000
 MINUTE_US = 60 * SECOND_US
 
 
-def world_with(make: Maker, *, digest_s: float = 0.0, dust_usd: float = 50.0) -> World:
+def world_with(
+    make: Maker | None = None,
+    *,
+    feed: FeedMaker = Feed,
+    digest_s: float = 0.0,
+    dust_usd: float = 50.0,
+) -> World:
     spokes = [
         {"name": name, "chain": name, "final_after_s": 60.0, "zone_cap_usd": CAP_USD}
         for name in (LIAR, HONEST)
@@ -45,7 +51,7 @@ def world_with(make: Maker, *, digest_s: float = 0.0, dust_usd: float = 50.0) ->
         "liquidation": {"command_ttl_s": 600.0},
         "traders": {"accounts": 12, "open_until_h": 1.0, "actions_per_day": 200.0},
     }
-    return build(reading.check(tables, directory=Path()), {LIAR: make})
+    return build(reading.check(tables, directory=Path()), {LIAR: make} if make else {}, feed)
 
 
 def run(world: World) -> Outcome:
@@ -61,7 +67,7 @@ def halted(world: World) -> tuple[HaltReason | None, HaltReason | None]:
 
 
 def test_without_a_lie_nobody_is_halted() -> None:
-    world = world_with(Spoke)
+    world = world_with()
     run(world)
 
     assert halted(world) == (None, None)
@@ -148,3 +154,31 @@ def test_forged_gains_count_up_to_the_cap_and_no_further() -> None:
     assert halted(world) == (None, None)  # a consistent lie is not found (P2)
     assert -ledger.balances[clearing(LIAR)] - zone.held_usd6 <= CAP_USD * USD
     assert ledger.held_usd6(LIAR, name) > 0
+
+
+def bent(factor_ppm: int | None) -> World:
+    """Return a world whose oracle lies for the second of three hours."""
+    return world_with(
+        feed=partial(Bent, from_us=HOUR_US, until_us=2 * HOUR_US, factor_ppm=factor_ppm)
+    )
+
+
+@pytest.mark.parametrize("factor_ppm", [None, 500_000, 900_000, 1_100_000, 2_000_000])
+def test_a_lying_oracle_breaks_no_book_and_makes_no_credit(factor_ppm: int | None) -> None:
+    """Credit is capped by cash, whatever a print says (M6); every grant is checked (INV1)."""
+    world = bent(factor_ppm)
+    outcome = run(world)
+    state = world.hub.state
+
+    assert halted(world) == (None, None)  # a price is an input: nothing contradicts it
+    assert outcome.story.result.reservations.granted > 0
+    for account in state.accounts:
+        cash_usd6 = state.ledger.cash_usd6(account.id)
+        assert state.free_usd6(account, state.conditions(3 * HOUR_US)) <= cash_usd6
+
+
+def test_a_print_cut_in_half_liquidates_who_is_sound() -> None:
+    """What a manipulated price does cost; nothing here stands against it."""
+    honest, cut = world_with(), bent(500_000)
+
+    assert run(cut).story.result.liquidations > run(honest).story.result.liquidations
