@@ -5,7 +5,7 @@ is checked, which also catches a change that went past the nodes' own books. Rul
 of docs/invariants.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from hub import reservation
@@ -13,6 +13,7 @@ from hub.ledger import clearing
 from hub.margin.requirement import Reported, assess
 from hub.node import Hub
 from hub.reservation import Reservation
+from hub.zone import Zone
 from lab.audit import Audit
 from lab.evidence import Evidence
 from messaging.effects import Effect, Send
@@ -23,6 +24,7 @@ from messaging.messages import (
     CHANNEL_FAMILIES,
     DigestTold,
     Family,
+    HaltReason,
     ReservationGranted,
     ReservationRenewed,
     StateReported,
@@ -62,11 +64,18 @@ class Checker:
         spokes: tuple[Spoke, ...],
         endpoints: tuple[Endpoint, ...],
         deposits: tuple[tuple[AccountId, Usd6], ...],
+        *,
+        liars: Collection[NodeId] = (),
     ) -> None:
+        """Watch `endpoints`; `liars` are spokes of which nothing is expected (P2).
+
+        What the hub makes of their words is checked all the same, and so is every other spoke.
+        """
         self._hub = hub.state
         nodes: tuple[Node, ...] = (hub, *spokes)
         self._watched = {node.name: node for node in nodes}
         self._spokes: dict[NodeId, Spoke] = {spoke.name: spoke for spoke in spokes}
+        self._liars = frozenset(liars)
         self._accounts = [account for account, _ in deposits]
         self._evidence = {spoke.name: Evidence() for spoke in spokes}
         self._hub_seen: dict[ReservationId, Reservation] = {}
@@ -149,15 +158,23 @@ class Checker:
             self.checked += 1
             self._audit.check(place)
         for zone in hub.zones:
-            self._hold("ALARM", zone.halted is None, f"{zone.name} is honest", zone.halted)
+            self._check_alarm(zone.name, zone.halted)
         if hub.ledger.postings != self._postings:
             self._postings = hub.ledger.postings
             self._check_balance()
         self._count_down()
 
+    def _check_alarm(self, spoke: NodeId, reason: HaltReason | None) -> None:
+        """Nobody accuses an honest spoke; where one lies, people may stop them all."""
+        by_order = bool(self._liars) and reason is HaltReason.WATCHDOG
+        sound = reason is None or spoke in self._liars or by_order
+        self._hold("ALARM", sound, f"{spoke} is honest", reason)
+
     def _after_spoke(
         self, spoke: Spoke, now_us: Micros, event: Event, effects: Sequence[Effect]
     ) -> None:
+        if spoke.name in self._liars:
+            return
         for rid in spoke.state.changed_rids:
             self._check_credit(spoke, rid)
         self._check_fills(spoke)
@@ -193,6 +210,7 @@ class Checker:
         for account, usd6 in encumbered.items():
             self._need("INV2", hub.ledger.reserved_usd6(account), usd6, f"reserved of {account}")
         for zone in hub.zones:
+            self._check_won(zone)
             entered = len(zone.cut.rows) + len(zone.cut.unheard)
             self._hold("VIEWS", entered == open_at[zone.name], "rows of the digest", entered)
             what = f"encumbered at {zone.name}"
@@ -204,8 +222,18 @@ class Checker:
             self._need("MONEY", booked_usd6, won_usd6, f"clearing of {zone.name}")
         self._check_balance()
         for spoke in self._spokes.values():
-            for rid in spoke.state.credits:
+            for rid in () if spoke.name in self._liars else spoke.state.credits:
                 self._check_credit(spoke, rid)
+
+    def _check_won(self, zone: Zone) -> None:
+        """No more has been won at a spoke, on balance, than may count (CAP)."""
+        balances = self._hub.ledger.balances
+        held_usd6 = [self._hub.ledger.held_usd6(zone.name, account) for account in self._accounts]
+        self._need("CAP", zone.held_usd6, sum(held_usd6), f"held at {zone.name}")
+        self._hold("CAP", min(held_usd6) >= 0, f"held at {zone.name} of somebody", min(held_usd6))
+        won_usd6 = -balances[clearing(zone.name)] - zone.held_usd6
+        within = won_usd6 <= zone.policy.cap_usd6
+        self._hold("CAP", within, f"won at {zone.name} beyond its cap", won_usd6)
 
     def _note_grant(self, frame: Send, now_us: Micros) -> None:
         """Remember what the hub has promised, from its own words."""
@@ -320,6 +348,8 @@ class Checker:
 
     def _check_views(self, spoke: NodeId) -> None:
         """Every digest is the hub's own, at a cut that there has been (VIEWS)."""
+        if spoke in self._liars:
+            return
         cut = self._hub.zone_of[spoke].cut
         self._hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)
         what = f"hub and {spoke} differ about open reservations"
@@ -349,7 +379,7 @@ class Checker:
 
     def _check_both(self, known: Reservation, credit: Credit | None) -> None:
         """What a spoke may still use or has used is encumbered at the hub (INV3, INV4)."""
-        if credit is None:
+        if credit is None or known.spoke in self._liars:
             return
         if credit.state is Held.ACTIVE:
             self._hold("INV4", known.open, "active at the spoke, ended at the hub", known)
