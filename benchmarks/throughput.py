@@ -184,6 +184,7 @@ def hub_node(
         clock=clock,
         until_us=duration_us(scenario),
         settle_us=settle_us,
+        nonce=b"",
     )
 
 

@@ -13,9 +13,9 @@ from hub.reconciliation import Finding, Line, Reconciliation, Remedy, compare
 from hub.state import HubState
 from hub.zone import Zone
 from messaging.effects import Effect, Send
+from messaging.fields import ENTRIES_MAX
 from messaging.merkle import BUCKETS, bucket_of
 from messaging.messages import (
-    ENTRIES_MAX,
     BucketsAsked,
     BucketsTold,
     CreditUsed,

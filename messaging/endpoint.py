@@ -10,16 +10,14 @@ from typing import TypeAlias
 from messaging.channel import ChannelPolicy, Inbox, Life, Outbox, Place
 from messaging.effects import Effect, SetTimer
 from messaging.envelope import NO_HEIGHT, Envelope
-from messaging.messages import (
-    CHANNEL_FAMILIES,
+from messaging.link_control import (
     Acknowledged,
-    Family,
-    Message,
     ResendRequested,
     ResyncAnswer,
     ResyncAsked,
     ResyncTold,
 )
+from messaging.messages import CHANNEL_FAMILIES, Family, Message
 from messaging.node import Event, Node, Restarted, TimerFired
 from messaging.units import Micros, NodeId
 

@@ -5,10 +5,10 @@ from typing import Annotated, TypeAlias, final
 import msgspec
 from msgspec import Meta
 
-from messaging.messages import Count, Family, Message, NodeName, Time
+from messaging.fields import Count, Epoch, NodeName, Time
+from messaging.messages import Family, Message
 from messaging.units import INT_MAX, Height
 
-Epoch: TypeAlias = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 BlockHeight: TypeAlias = Annotated[Height, Meta(ge=0, le=INT_MAX)]
 NO_HEIGHT = Height(0)
 

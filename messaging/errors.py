@@ -69,6 +69,15 @@ class InputLost(OmnimarginError):
     exit_code = 2
 
 
+class StateLost(OmnimarginError):
+    """Others know more of what this node has said than the node itself, or a later life of it.
+
+    Going on could grant the same collateral twice (P60). A restart does not help.
+    """
+
+    exit_code = 2
+
+
 class ReplayDiverged(OmnimarginError):
     """A replayed node did something else than the log says: another build, or our bug.
 

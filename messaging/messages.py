@@ -11,17 +11,26 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from messaging.fields import (
+    ENTRIES_MAX,
+    Account,
+    Amount,
+    Bucket,
+    Count,
+    Hash,
+    LiquidationKey,
+    NodeName,
+    Quantity,
+    Ratio,
+    ReservationKey,
+    SignedAmount,
+    SignedQuantity,
+    Symbol,
+    Time,
+)
+from messaging.link_control import Acknowledged, ResendRequested, ResyncAsked, ResyncTold
 from messaging.units import (
-    INT_MAX,
-    AccountId,
-    Asset,
-    LiquidationId,
-    Micros,
-    NodeId,
     Ppm,
-    Qty8,
-    ReservationId,
-    Usd6,
 )
 
 
@@ -38,24 +47,6 @@ class Family(StrEnum):
 
 # The families that travel on channels, gap-free; the others are outdated by the next message.
 CHANNEL_FAMILIES = (Family.MARGIN_STATE, Family.RESERVATION, Family.LIQUIDATION)
-
-# What the decoder lets pass: no number beyond 63 bits, no long string, no long list.
-Account: TypeAlias = Annotated[AccountId, Meta(min_length=1, max_length=64)]
-NodeName: TypeAlias = Annotated[NodeId, Meta(min_length=1, max_length=16)]
-Symbol: TypeAlias = Annotated[Asset, Meta(min_length=1, max_length=16)]
-ReservationKey: TypeAlias = Annotated[ReservationId, Meta(min_length=16, max_length=16)]
-LiquidationKey: TypeAlias = Annotated[LiquidationId, Meta(min_length=16, max_length=16)]
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX)]
-Time: TypeAlias = Annotated[Micros, Meta(ge=0, le=INT_MAX)]
-Amount: TypeAlias = Annotated[Usd6, Meta(ge=0, le=INT_MAX)]
-SignedAmount: TypeAlias = Annotated[Usd6, Meta(ge=-INT_MAX, le=INT_MAX)]
-Quantity: TypeAlias = Annotated[Qty8, Meta(ge=0, le=INT_MAX)]
-SignedQuantity: TypeAlias = Annotated[Qty8, Meta(ge=-INT_MAX, le=INT_MAX)]
-Ratio: TypeAlias = Annotated[Ppm, Meta(ge=0, le=INT_MAX)]
-Hash: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
-Bucket: TypeAlias = Annotated[int, Meta(ge=0, le=255)]
-ENTRIES_MAX = 512
-
 
 # --- reservation ------------------------------------------------------------------------
 
@@ -437,47 +428,6 @@ class LinkChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="link
     loss_ppm: Ratio = Ppm(0)
     repeat_ppm: Ratio = Ppm(0)
     reorder_ppm: Ratio = Ppm(0)
-
-
-class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="acknowledged"):
-    """Nothing but the envelope's acknowledgement (P17). Either way, outside the sequence."""
-
-
-class ResendRequested(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resend_requested"):
-    """Frames `first_seq` to `last_seq` are missing (P58). Either way, outside the sequence."""
-
-    first_seq: Count
-    last_seq: Count
-
-
-Nonce: TypeAlias = Annotated[bytes, Meta(min_length=8, max_length=8)]
-
-
-class ResyncAnswer(StrEnum):
-    """What a node that has started again is told on a channel (P60)."""
-
-    ACCEPTED = "accepted"
-    FENCED = "fenced"  # a later life of it has been accepted, or another of the same epoch
-    STATE_LOST = "state_lost"  # it has said or acknowledged more than it remembers
-
-
-class ResyncAsked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resync_asked"):
-    """I have started again, in the life that the envelope names: is my state whole (P60)?
-
-    Either way, outside the sequence. `nonce` is this life's own; `head_epoch` and `head_seq` are
-    those of the last frame that was put on the channel; the envelope acknowledges as always.
-    """
-
-    nonce: Nonce
-    head_epoch: Count
-    head_seq: Count
-
-
-class ResyncTold(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resync_told"):
-    """The answer to `ResyncAsked` with the same nonce. Either way, outside the sequence."""
-
-    nonce: Nonce
-    answer: ResyncAnswer
 
 
 ReservationMessage: TypeAlias = (

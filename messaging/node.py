@@ -7,7 +7,7 @@ import msgspec
 
 from messaging.effects import Effect
 from messaging.envelope import Envelope
-from messaging.messages import NodeName, Nonce
+from messaging.fields import NodeName, Nonce
 from messaging.units import Micros, NodeId
 
 

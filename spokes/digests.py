@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from messaging.effects import Effect
-from messaging.messages import ENTRIES_MAX, BucketsTold, CreditRow, RowsTold
+from messaging.fields import ENTRIES_MAX
+from messaging.messages import BucketsTold, CreditRow, RowsTold
 from messaging.units import Micros
 from spokes.state import SpokeState
 

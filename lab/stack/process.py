@@ -25,7 +25,17 @@ from lab import reading, ways, world
 from lab.scenario import Scenario
 from lab.stack.journals import endpoint_of
 from lab.stack.outside import Outside
-from lab.stack.plan import KEYS, WORLD, Plan, State, Status, principal_of, read_plan, write_status
+from lab.stack.plan import (
+    KEYS,
+    STATUS,
+    WORLD,
+    Plan,
+    State,
+    Status,
+    principal_of,
+    read_plan,
+    write_status,
+)
 from messaging.drivers.clock import Clock
 from messaging.drivers.kafka import KafkaNode
 from messaging.drivers.relay import Bridges, Relay
@@ -91,6 +101,7 @@ def node(folder: Path, plan: Plan, scenario: Scenario, store: Store, name: NodeI
         clock=Clock(plan.epoch_ns, plan.speed),
         until_us=reading.duration_us(scenario),
         settle_us=settle_us,
+        nonce=os.urandom(8) if durable.place or (folder / f"{name}{STATUS}").exists() else b"",
     )
 
 

@@ -17,6 +17,7 @@ from messaging.drivers.clock import Clock
 from messaging.drivers.intake import Arrival, Intake, Stream
 from messaging.drivers.publisher import Publisher
 from messaging.durable import Durable
+from messaging.errors import StateLost
 from messaging.identity import Verifier
 from messaging.store import Store
 from messaging.topics import Route
@@ -52,9 +53,11 @@ class KafkaNode:
         clock: Clock,
         until_us: Micros,
         settle_us: Micros | None,
+        nonce: bytes,
     ) -> None:
         """Read every route of `routes` whose receiver is the node.
 
+        `nonce` is drawn for this life alone; it is empty in the node's first (P95).
         `settle_us` is how long an event waits for older ones; None to take all as they come.
         """
         self._durable = durable
@@ -68,6 +71,7 @@ class KafkaNode:
         self._settle_us = settle_us
         self._publisher = Publisher(connection, store.published)
         self._publisher.put(durable.unpublished())
+        self._nonce = nonce
         self._silence = ""
         self.taken = self.late = self.refused = 0
         self.complete = False
@@ -103,6 +107,7 @@ class KafkaNode:
         Raises:
             StoreFailed: the node's file cannot be written.
             InputLost: messages are gone that nobody will send again.
+            StateLost: the node's file is older than what others have heard of it.
         """
         consumer = client.consumer(self._connection)
         try:
@@ -126,6 +131,9 @@ class KafkaNode:
         cursors = self._store.cursors()
         streams = [Stream(route, cursors.get(route.read_from, 0)) for route in self._routes]
         intake = Intake(consumer, streams, self._verifier, self._ranks, self._clock)
+        if self._nonce:
+            self._durable.restart(self.at_us, self._nonce)
+            self._commit(intake)
         while not stop.is_set() and not self.complete:
             await self._round(intake)
             self._silence = "" if self.complete else intake.silence()
@@ -143,11 +151,18 @@ class KafkaNode:
             frontier_us = self._frontier_us(intake)
             moved = self._handle(intake, frontier_us)
             if moved:
-                cursors = {topic.topic: stream.cursor for topic, stream in intake.streams.items()}
-                self._publisher.put(self._durable.commit(cursors, self._publisher.published))
+                self._commit(intake)
                 await asyncio.sleep(0)
             elif frontier_us >= self._until_us:
                 self.complete = True
+
+    def _commit(self, intake: Intake) -> None:
+        """Write what has happened, and hand over what may now be published."""
+        cursors = {topic.topic: stream.cursor for topic, stream in intake.streams.items()}
+        rows = self._durable.commit(cursors, self._publisher.published)
+        if self._durable.endpoint.stopped:
+            raise StateLost(self._durable.endpoint.stopped)
+        self._publisher.put(rows)
 
     def _frontier_us(self, intake: Intake) -> Micros:
         """Return the time up to which nothing that is not here yet can be due."""

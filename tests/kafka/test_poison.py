@@ -26,8 +26,8 @@ from messaging.durable import AT, ORDER
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.identity import NO_DIGEST, Sealed, Signer, domain_of, read_signer
 from messaging.identity import SEALED_BYTES_MAX as KEPT_MAX
+from messaging.link_control import Acknowledged
 from messaging.messages import (
-    Acknowledged,
     Family,
     HaltOrdered,
     LinkChanged,

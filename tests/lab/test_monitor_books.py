@@ -21,9 +21,9 @@ from lab.world import World, build
 from messaging.codec import encode_frame
 from messaging.envelope import Envelope
 from messaging.identity import NO_DIGEST, domain_of, read_signer, read_verifier, write_keys
+from messaging.link_control import Acknowledged
 from messaging.messages import (
     CHANNEL_FAMILIES,
-    Acknowledged,
     CloseReason,
     ClosureAcknowledged,
     CreditUsed,

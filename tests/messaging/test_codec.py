@@ -18,15 +18,8 @@ from messaging.codec import (
 from messaging.effects import SetTimer
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
-from messaging.messages import (
-    ENTRIES_MAX,
-    Family,
-    MarketMoved,
-    Message,
-    Position,
-    PricePublished,
-    StateReported,
-)
+from messaging.fields import ENTRIES_MAX
+from messaging.messages import Family, MarketMoved, Message, Position, PricePublished, StateReported
 from messaging.node import TimerFired
 from messaging.record import Record
 from messaging.units import HUB, INT_MAX, AccountId, Asset, Height, Micros, NodeId, Ppm, Qty8, Usd6

@@ -24,13 +24,8 @@ from messaging.durable import DELIVERY, TIMER, Durable, Order, code_of, read_ord
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost, StoreFailed
 from messaging.identity import NO_DIGEST, Signer, Verifier, domain_of
-from messaging.messages import (
-    CHANNEL_FAMILIES,
-    Acknowledged,
-    Family,
-    LiquidationDone,
-    LiquidationOrdered,
-)
+from messaging.link_control import Acknowledged
+from messaging.messages import CHANNEL_FAMILIES, Family, LiquidationDone, LiquidationOrdered
 from messaging.node import TimerFired
 from messaging.record import Record
 from messaging.store import Entry, Headers, Row, Snapshot, Store

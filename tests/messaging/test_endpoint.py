@@ -12,15 +12,8 @@ from messaging.effects import Effect, Send, SetTimer
 from messaging.endpoint import TEND, Endpoint
 from messaging.envelope import Envelope
 from messaging.latency import Uniform
-from messaging.messages import (
-    CHANNEL_FAMILIES,
-    Acknowledged,
-    Family,
-    Message,
-    PricePublished,
-    ResendRequested,
-    Watermark,
-)
+from messaging.link_control import Acknowledged, ResendRequested
+from messaging.messages import CHANNEL_FAMILIES, Family, Message, PricePublished, Watermark
 from messaging.network import LinkPolicy, Network
 from messaging.node import Event, TimerFired
 from messaging.record import Record

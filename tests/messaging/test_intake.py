@@ -19,7 +19,8 @@ from messaging.durable import DELIVERY, TIMER
 from messaging.envelope import Envelope
 from messaging.errors import InputLost
 from messaging.identity import NO_DIGEST, SEALED_BYTES_MAX, Signer, Verifier, domain_of
-from messaging.messages import Acknowledged, Family
+from messaging.link_control import Acknowledged
+from messaging.messages import Family
 from messaging.topics import Route, routes
 from messaging.units import HUB, MARKET, ORACLE, TRADERS, Height, Micros, NodeId
 

@@ -12,15 +12,9 @@ from messaging.codec import encode_record
 from messaging.effects import SetTimer
 from messaging.envelope import Envelope
 from messaging.errors import InputRefused, LogTorn
+from messaging.fields import ENTRIES_MAX
 from messaging.log import CHUNK_BYTES, Digest, End, LogReader, LogWriter, topic
-from messaging.messages import (
-    ENTRIES_MAX,
-    Family,
-    MarketMoved,
-    Message,
-    PricePublished,
-    ReservationGranted,
-)
+from messaging.messages import Family, MarketMoved, Message, PricePublished, ReservationGranted
 from messaging.node import TimerFired
 from messaging.record import Record
 from messaging.units import (

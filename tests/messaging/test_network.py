@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from messaging.dice import BLOCK
 from messaging.envelope import Envelope
 from messaging.latency import Constant, Held, Latency, Lognormal, Uniform
-from messaging.messages import Acknowledged, Family
+from messaging.link_control import Acknowledged
+from messaging.messages import Family
 from messaging.network import LinkPolicy, Network, Window, WindowKind
 from messaging.units import HOUR_US, HUB, SECOND_US, Height, Micros, NodeId, Ppm
 

@@ -18,7 +18,8 @@ from messaging.drivers.relay import Bridges, Parcel, Relay, _Source
 from messaging.envelope import Envelope
 from messaging.identity import NO_DIGEST, SEALED_BYTES_MAX, Signer, Verifier, domain_of
 from messaging.latency import Constant, Uniform
-from messaging.messages import Acknowledged, Family, LinkChanged, Message
+from messaging.link_control import Acknowledged
+from messaging.messages import Family, LinkChanged, Message
 from messaging.network import LinkPolicy, Network
 from messaging.store import Headers, Store
 from messaging.topics import LINK_TOPIC, Route, routes, topic_of

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messaging.envelope import Envelope
-from messaging.messages import CHANNEL_FAMILIES, Acknowledged, Family
+from messaging.link_control import Acknowledged
+from messaging.messages import CHANNEL_FAMILIES, Family
 from messaging.topics import DELIVERED, Route, dead_letters, routes, topic_of
 from messaging.units import (
     HUB,

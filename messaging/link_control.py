@@ -1,0 +1,48 @@
+"""What the two ends of a channel say to each other outside its row, with `seq` 0 (P17).
+
+Lost or repeated, it costs time only; the nodes behind the channels do not see it.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from messaging.fields import Count, Nonce
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="acknowledged"):
+    """Nothing but the envelope's acknowledgement (P17). Either way, outside the sequence."""
+
+
+class ResendRequested(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resend_requested"):
+    """Frames `first_seq` to `last_seq` are missing (P58). Either way, outside the sequence."""
+
+    first_seq: Count
+    last_seq: Count
+
+
+class ResyncAnswer(StrEnum):
+    """What a node that has started again is told on a channel (P60)."""
+
+    ACCEPTED = "accepted"
+    FENCED = "fenced"  # a later life of it has been accepted, or another of the same epoch
+    STATE_LOST = "state_lost"  # it has said or acknowledged more than it remembers
+
+
+class ResyncAsked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resync_asked"):
+    """I have started again, in the life that the envelope names: is my state whole (P60)?
+
+    Either way, outside the sequence. `nonce` is this life's own; `head_epoch` and `head_seq` are
+    those of the last frame that was put on the channel; the envelope acknowledges as always.
+    """
+
+    nonce: Nonce
+    head_epoch: Count
+    head_seq: Count
+
+
+class ResyncTold(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resync_told"):
+    """The answer to `ResyncAsked` with the same nonce. Either way, outside the sequence."""
+
+    nonce: Nonce
+    answer: ResyncAnswer
