@@ -24,7 +24,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
-from messaging.node import Contradicted, Event, TimerFired
+from messaging.node import Contradicted, Event, Restarted, TimerFired
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -65,6 +65,9 @@ class Hub:
             effects += watch.look(hub, now_us)
             return effects
 
+        if type(event) is Restarted:
+            hub.life += 1
+            return ()
         if type(event) is Contradicted:
             return credit.halt(hub.zone_of[event.peer], HaltReason.EQUIVOCATED)
         assert type(event) is Envelope

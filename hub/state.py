@@ -58,6 +58,7 @@ class HubState:
         unbooked: (account place, spoke place) whose report the book does not hold yet.
         look_due: something has come since the last look that calls for one.
         looked_us: when that was.
+        life: how often the node has started; ids_made: commands given, ever.
         changed: accounts that the event under way has changed.
         changed_rids: reservations that it has changed.
     """
@@ -81,6 +82,7 @@ class HubState:
         self.unbooked: dict[tuple[int, int], None] = {}
         self.look_due = False
         self.looked_us = Micros(0)
+        self.life = 1
         self.ids_made = 0
         self.changed: dict[int, None] = {}
         self.changed_rids: dict[ReservationId, None] = {}
@@ -191,4 +193,4 @@ class HubState:
     def next_liquidation_id(self) -> LiquidationId:
         """Return an id that has never been used (section 6 of the rules)."""
         self.ids_made += 1
-        return LiquidationId(new_id(self.policy.name, self.ids_made))
+        return LiquidationId(new_id(self.policy.name, self.life, self.ids_made))

@@ -175,7 +175,8 @@ class Endpoint:
         for key, outbox in self.outboxes.items():
             outbox.hold()
             self.inboxes[key].waits = True
-        return [*self._ask_all(now_us), self._arm(now_us)]
+        effects = self._wrap(now_us, self._decide(now_us, event))
+        return [*effects, *self._ask_all(now_us), self._arm(now_us)]
 
     def _ask_all(self, now_us: Micros) -> list[Output]:
         self._asked_us = now_us
@@ -197,10 +198,10 @@ class Endpoint:
             Place(asked.head_epoch, asked.head_seq),
         )
         known, epoch = inbox.life, event.node_epoch
-        if epoch < known.node_epoch or (epoch == known.node_epoch and asked.nonce != known.nonce):
-            return ResyncAnswer.FENCED
         if inbox.seen > head or Place(event.ack_epoch, event.ack_seq) < outbox.acked:
             return ResyncAnswer.STATE_LOST
+        if epoch < known.node_epoch or (epoch == known.node_epoch and asked.nonce != known.nonce):
+            return ResyncAnswer.FENCED
         inbox.life = Life(epoch, asked.nonce, head)
         return ResyncAnswer.ACCEPTED
 

@@ -32,9 +32,9 @@ ONE = 100_000_000  # one unit of the base asset, as Qty8
 INT_MAX = 2**63 - 1  # largest whole number that a message may carry
 
 
-def new_id(node: NodeId, number: int) -> bytes:
-    """Return 16 bytes that no other node and number give (section 6 of docs/protocol.md)."""
-    return sha256(f"{node}/{number}".encode()).digest()[:16]
+def new_id(node: NodeId, life: int, number: int) -> bytes:
+    """Return 16 bytes that no other node, life and number give (section 6 of docs/protocol.md)."""
+    return sha256(f"{node}/{life}/{number}".encode()).digest()[:16]
 
 
 def ratio_up(amount: int, ratio_ppm: int) -> int:

@@ -109,6 +109,7 @@ class SpokeState:
         touched: accounts to report in this block.
         prices_usd6, depth_ppm: the venue's market, from the scenario's first tick on.
         halted: the hub has stopped this spoke.
+        life: how often the node has started; ids_made: reservations asked for, ever.
         changed_rids: reservations that the event under way has changed.
         filled: liquidations that it has traded for.
         refused: orders that found no credit or were not allowed, for figures only.
@@ -135,6 +136,7 @@ class SpokeState:
         self.prices_usd6: Sequence[Usd6] = ()
         self.depth_ppm = Ppm(1_000_000)
         self.halted = False
+        self.life = 1
         self.ids_made = 0
         self.changed_rids: dict[ReservationId, None] = {}
         self.filled: dict[LiquidationId, None] = {}
@@ -148,7 +150,7 @@ class SpokeState:
     def next_reservation_id(self) -> ReservationId:
         """Return an id that has never been used (section 6 of the rules)."""
         self.ids_made += 1
-        return ReservationId(new_id(self.policy.name, self.ids_made))
+        return ReservationId(new_id(self.policy.name, self.life, self.ids_made))
 
     def keep_trader(self, trader: Trader) -> None:
         """Replace an account here; it will be reported with this block."""

@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import resource
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -291,3 +292,33 @@ def test_a_hub_that_is_killed_again_and_again_goes_on(stack: Stack) -> None:
     stack.kill(HUB)
     stack.up(HUB)
     stack.finish()
+
+
+def test_a_hub_on_an_old_backup_ends_and_on_its_own_file_goes_on(stack: Stack) -> None:
+    """What it has granted since the backup, the spokes know (P60, P98)."""
+    file, backup, own = (stack.folder / name for name in ("hub.db", "hub.backup", "hub.own"))
+    stack.stop(HUB)
+    shutil.copy(file, backup)
+    stack.start(HUB)
+    stack.go_on(600)
+    stack.stop(HUB)
+    shutil.move(file, own)
+    shutil.copy(backup, file)
+    stack.start(HUB)
+    assert stack.ended(HUB) == REFUSED
+    (line,) = stack.said(HUB, level="error")
+    assert "state_lost" in line["event"]
+
+    shutil.move(own, file)
+    stack.up(HUB)
+    stack.go_on(300)
+    assert not stack.tracebacks()
+
+
+def test_a_hub_without_its_file_ends(stack: Stack) -> None:
+    stack.stop(HUB)
+    (stack.folder / "hub.db").unlink()
+    stack.start(HUB)
+    assert stack.ended(HUB) == REFUSED
+    (line,) = stack.said(HUB, level="error")
+    assert "state_lost" in line["event"]

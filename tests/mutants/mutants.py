@@ -30,9 +30,11 @@ from lab.swarm.trial import Trial
 from messaging.channel import Inbox, Outbox
 from messaging.drivers.mortal import MortalDriver
 from messaging.durable import Durable
+from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import OmnimarginError
 from messaging.identity import read_entry
+from messaging.link_control import ResyncAnswer
 from messaging.memory import MemoryStore
 from messaging.messages import Watermark
 from messaging.units import Micros
@@ -66,6 +68,43 @@ def _no_gaps(receive: Any) -> Any:
         if envelope.seq > self.next_seq:
             self.next_seq = envelope.seq
         return list(receive(self, envelope, now_us))
+
+    return spoiled
+
+
+def _trusting(examine: Any) -> Any:
+    """Accept every life, whatever it has forgotten."""
+
+    def spoiled(self: Endpoint, event: Any, asked: Any, key: Any) -> ResyncAnswer:
+        examine(self, event, asked, key)
+        return ResyncAnswer.ACCEPTED
+
+    return spoiled
+
+
+def _unfenced(believes: Any) -> Any:
+    return lambda self, envelope: True
+
+
+def _hasty(synced: Any) -> Any:
+    """Go on with reservations as soon as one channel is known to be whole."""
+
+    def spoiled(self: Endpoint, now_us: Micros, key: Any) -> Any:
+        unsynced, self.unsynced = self.unsynced, {key: None}
+        try:
+            return synced(self, now_us, key)
+        finally:
+            self.unsynced = {one: None for one in unsynced if one != key}
+
+    return spoiled
+
+
+def _by_arrival(receive: Any) -> Any:
+    """Number frames as they come, as offsets of a topic do."""
+
+    def spoiled(self: Inbox, envelope: Envelope, now_us: Micros) -> list[Envelope]:
+        numbered = msgspec.structs.replace(envelope, seq=self.next_seq)
+        return list(receive(self, numbered, now_us))
 
     return spoiled
 
@@ -197,12 +236,16 @@ MUTANTS: Mapping[str, Mutant] = {
     "X5b": Mutant("P44", "take a late grant", spokes.reservation, "granted", _late_grant),
     "X5c": Mutant("P46", "use after expiry", spokes.reservation, "usable", _late_use),
     "X6": Mutant("P53", "soft evidence frees", hub.credit, "advance", _soft_mark),
+    "X7": Mutant("P60", "a hub may go on from an older state", Endpoint, "_examine", _trusting),
+    "X7b": Mutant("P19", "grants before all have answered", Endpoint, "_synced", _hasty),
     "X8": Mutant("P37", "renewals judged on the first expiry", hub.reservation, "renew",
                  _first_expiry),
     "X11": _plant("added_use", "P34"),
     "X12": Mutant("P38", "rejection is not sticky", hub.credit, "requested", _unsticky),
     "X13": _plant("early_release", "P36"),
     "X14": Mutant("P92", "timer not in the journal", Durable, "_journal", _unjournalled_timer),
+    "X16": Mutant("P8", "frames numbered by their arrival", Inbox, "receive", _by_arrival),
+    "X19": Mutant("P20", "frames of an earlier life count", Inbox, "believes", _unfenced),
     "X21": _plant("oversell", "P75"),
     "X22": Mutant("P51", "watermark before what it covers", spokes.node.Spoke, "_marks",
                   _early_mark),

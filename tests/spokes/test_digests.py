@@ -26,7 +26,7 @@ EVERY = msgspec.structs.replace(POLICY, digest_us=20 * S)
 
 def fill(bench: Bench, count: int) -> None:
     for number in range(count):
-        rid = new_id("base", 1_000 + number)
+        rid = new_id("base", 1, 1_000 + number)
         row = CreditRow(rid=rid, amount_usd6=INT_MAX // count, used_usd6=number)
         bench.state.rows.put(row)
 

@@ -22,7 +22,7 @@ from lab.swarm.keyed import signer_of, verifier_of
 from lab.swarm.rarities import Impatient
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver
-from messaging.drivers.process import Death, Parcel, Point, Process
+from messaging.drivers.process import Death, Loss, Parcel, Point, Process
 from messaging.endpoint import Endpoint
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.identity import NO_DIGEST
@@ -252,6 +252,12 @@ class Game(RuleBasedStateMachine):
             point, down_s * SECOND_US, again=1, truncated=truncated, rewound=rewound
         )
 
+    @rule(who=st.sampled_from(PROCESSES), loss=st.sampled_from(list(Loss)[1:]))
+    def lose(self, who: NodeId, loss: Loss) -> None:
+        """Let a process lose a commit, go back to a backup, or start a second time."""
+        if not self.driver.stopped and not self.driver.counts["doubled"]:
+            self.fate.next[who] = Death(Point.AFTER_PUBLISH, 0, loss=loss)
+
     # --- ends ---------------------------------------------------------------------------
 
     def teardown(self) -> None:
@@ -265,6 +271,8 @@ class Game(RuleBasedStateMachine):
             self.run(1)
             parcels, self.pool.parcels = self.pool.parcels, []
             self.hand_over(parcels)
+        if self.driver.stopped or self.driver.counts["doubled"]:
+            return  # it waits for a person
         rest.rested(self.checker, self.endpoints(), said, self.driver.now_us)
 
     def endpoints(self) -> list[Endpoint]:
