@@ -15,6 +15,7 @@ from hub.node import Hub
 from hub.reservation import Reservation
 from lab.audit import Audit
 from lab.evidence import Evidence
+from lab.words import Words
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
@@ -29,6 +30,7 @@ from messaging.messages import (
 )
 from messaging.node import Event
 from messaging.units import (
+    HUB,
     AccountId,
     Asset,
     LiquidationId,
@@ -77,6 +79,8 @@ class Checker:
         self._filled: dict[LiquidationId, int] = {}
         self._postings = 0
         self._until_sweep = SWEEP_EVENTS
+        self._words = Words()
+        self._spoke_us: dict[NodeId, Micros] = dict.fromkeys(self._spokes, Micros(0))
         self.checked = 0
 
         for endpoint in endpoints:
@@ -95,9 +99,12 @@ class Checker:
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub = self._hub
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
+            self.checked += 1
+            self._words.hear(HUB, event)
             self._evidence[event.sender].hear(event)
             if type(event.message) is DigestTold:
                 self._check_views(event.sender)
+        self._words.say(HUB, effects)
         for effect in effects:
             if type(effect) is Send and effect.family is Family.RESERVATION:
                 self._note_grant(effect, now_us)
@@ -117,6 +124,11 @@ class Checker:
     def _after_spoke(
         self, spoke: Spoke, now_us: Micros, event: Event, effects: Sequence[Effect]
     ) -> None:
+        self._spoke_us[spoke.name] = now_us
+        if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
+            self.checked += 1
+            self._words.hear(spoke.name, event)
+        self._words.say(spoke.name, effects)
         for rid in spoke.state.changed_rids:
             self._check_credit(spoke, rid)
         self._check_fills(spoke)
@@ -201,10 +213,18 @@ class Checker:
         return min(cash_usd6, min(equity_usd6) - max(initial_usd6))
 
     def _note_positions(self, spoke: Spoke, report: StateReported) -> None:
-        for market in spoke.state.policy.markets:
-            self._held[spoke.name, report.account, market.asset] = 0
-        for position in report.positions:
-            self._held[spoke.name, report.account, position.asset] = position.qty8
+        """Note what is held; nothing has grown while a liquidation of the account goes on."""
+        state, account = spoke.state, report.account
+        now = {position.asset: position.qty8 for position in report.positions}
+        live = any(state.orders[liq_id].command.account == account for liq_id in state.live)
+        for market in state.policy.markets:
+            key, after_qty8 = (spoke.name, account, market.asset), now.get(market.asset, 0)
+            if live:
+                before_qty8 = self._held.get(key, 0)
+                shrank = abs(after_qty8) <= abs(before_qty8) and after_qty8 * before_qty8 >= 0
+                what = f"{account} at {spoke.name} opens under liquidation, from {before_qty8}"
+                self._hold("INV15", shrank, what, after_qty8)
+            self._held[key] = after_qty8
 
     def _check_fills(self, spoke: Spoke) -> None:
         """Liquidations only reduce, to the bound and no further, and book what they do."""
@@ -254,7 +274,7 @@ class Checker:
         fresh_end = seen is None or seen.open
         if known.state in (reservation.State.RELEASED, reservation.State.SETTLED) and fresh_end:
             self._check_release(known)
-        self._check_both(known, self._credit(known))
+        self._check_both(known, self._spokes[known.spoke])
 
     def _check_encumbered(self) -> None:
         """What the ledger holds back of an account is what its reservations encumber (INV2)."""
@@ -284,9 +304,6 @@ class Checker:
         what = f"hub and {spoke} differ about open reservations"
         self._hold("VIEWS", cut.unequal == 0, what, f"{cut.unequal} of {cut.compared} digests")
 
-    def _credit(self, known: Reservation) -> Credit | None:
-        return self._spokes[known.spoke].state.credits.get(known.rid)
-
     def _check_credit(self, spoke: Spoke, rid: ReservationId) -> None:
         """Check one reservation of a spoke against its past and the hub."""
         credit = spoke.state.credits.get(rid)
@@ -302,19 +319,24 @@ class Checker:
         self._hold("INV1", credit.used_usd6 <= granted_usd6, "used more than granted", credit)
         known = self._hub.reservations.get(rid)
         if known is not None:
-            self._check_both(known, credit)
+            self._check_both(known, spoke)
         else:
             self._hold("INV4", credit.state is not Held.ACTIVE, "active, unknown to hub", credit)
 
-    def _check_both(self, known: Reservation, credit: Credit | None) -> None:
+    def _check_both(self, known: Reservation, spoke: Spoke) -> None:
         """What a spoke may still use or has used is encumbered at the hub (INV3, INV4)."""
+        credit = spoke.state.credits.get(known.rid)
         if credit is None:
             return
+        claim_usd6 = credit.used_usd6
         if credit.state is Held.ACTIVE:
             self._hold("INV4", known.open, "active at the spoke, ended at the hub", known)
             claim_usd6 = credit.amount_usd6
-        else:
-            claim_usd6 = credit.used_usd6
+        elif credit.state is Held.REQUESTED and known.rid in self._granted_usd6:
+            # A grant under way can still be taken, until its last expiry on the spoke's chain.
+            chain_us = spoke.state.policy.chain.time_at(self._spoke_us[spoke.name])
+            if chain_us < self._expires_max_us[known.rid]:
+                claim_usd6 = self._granted_usd6[known.rid]
         if not known.carried:
             held = claim_usd6 <= known.encumbered_usd6
             self._hold("INV3", held, f"the spoke may claim {claim_usd6}", known)

@@ -56,6 +56,7 @@ REQUIRED = (
     *("ReservationRejected: spoke_overdue", "ReservationRejected: account_restricted"),
     *("LiquidationOrdered", "LiquidationDone: done", "LiquidationDone: expired"),
     "DigestTold",
+    *("delivered again", "told in either order", "frames derived anew"),  # INV8, INV9, INV10
     *("MarginSet: reduce_only", "MarginSet: open", "LiquidationDone: nothing_to_do"),
 )
 

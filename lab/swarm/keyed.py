@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 
 from messaging.errors import FrameRefused
-from messaging.identity import PURPOSE, Sealed, Signer, Verifier, domain_of
+from messaging.identity import PURPOSE, Sealed, Signer, Verifier, domain_of, key_id
 from messaging.units import HUB, NodeId
 
 DOMAIN = domain_of("swarm", "swarm", HUB)
@@ -37,6 +37,13 @@ def signer_of(name: NodeId, *, real: bool) -> Signer:
     """Return the signer of a name, the same in every run."""
     seed = blake2b(name.encode(), digest_size=32).digest()
     return (Signer if real else KeyedSigner)(DOMAIN, seed)
+
+
+def impostor_of(name: NodeId, victim: NodeId, *, real: bool) -> Signer:
+    """Return the signer of a name that writes another's key on what it signs."""
+    impostor = signer_of(name, real=real)
+    impostor._key = key_id(signer_of(victim, real=real).public)
+    return impostor
 
 
 def verifier_of(public: Mapping[NodeId, bytes], *, real: bool) -> Verifier:

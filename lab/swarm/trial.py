@@ -12,17 +12,19 @@ from lab import world
 from lab.checkers import Checker
 from lab.scenario import Scenario
 from lab.stack.outside import border_driver
-from lab.swarm import rest
+from lab.swarm import laws, rest
+from lab.swarm.draws import Draws
 from lab.swarm.fates import Fates
-from lab.swarm.keyed import signer_of, verifier_of
+from lab.swarm.keyed import impostor_of, signer_of, verifier_of
 from lab.swarm.options import Options, drain_s, scenario_of
+from lab.swarm.published import Published
 from lab.swarm.rarities import Greedy, Impatient, narrow
 from lab.swarm.wire import Wire
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver, Parcel, Process
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
-from messaging.errors import OmnimarginError
+from messaging.errors import InvariantViolated, OmnimarginError, ReplayDiverged
 from messaging.identity import NO_DIGEST
 from messaging.messages import Message
 from messaging.node import Event, TimerFired
@@ -34,6 +36,7 @@ from spokes.state import SpokePolicy
 STRANGER = NodeId("stranger")
 EVENTS_MAX = 200_000
 NEWEST = 40  # events shown with a finding
+ASKED_EVERY = 300  # rounds between two questions about INV8 and INV9
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -80,10 +83,13 @@ class Trial:
         self._fates = Fates(options, (*names, HUB))
         real = options.real_signatures
         everyone = (HUB, *names, MARKET, ORACLE, TRADERS)
-        signers = {name: signer_of(name, real=real) for name in (*everyone, STRANGER)}
+        signers = {name: signer_of(name, real=real) for name in everyone}
         verifier = verifier_of({name: signers[name].public for name in everyone}, real=real)
         self._signers = signers
-        self._wire = Wire(options, self._routes, signers[ORACLE], signers[STRANGER])
+        self._verifier = verifier
+        stranger = signer_of(STRANGER, real=real)
+        strangers = {name: (stranger, impostor_of(STRANGER, name, real=real)) for name in everyone}
+        self._wire = Wire(options, self._routes, signers[ORACLE], strangers)
         self.counts: Counter[str] = Counter()
         self._seen = 0
         self.newest: deque[tuple[Micros, NodeId, str]] = deque(maxlen=NEWEST)
@@ -104,11 +110,13 @@ class Trial:
         self._checker = Checker(
             hub, tuple(node for node in nodes if isinstance(node, Spoke)), (), deposits
         )
+        self._published = Published(self._wire, self._processes) if options.audited else None
+        self._asks = Draws(options.seed, "asks")
         self.driver = MortalDriver(
             self._processes,
             self._routes,
             self._script(scenario),
-            self._wire,
+            self._published or self._wire,
             self._fates,
             self._born,
         )
@@ -123,8 +131,12 @@ class Trial:
         for effect in effects:
             if type(effect) is Send:
                 self.counts[spoken(effect.message)] += 1
-        what = event.name if type(event) is TimerFired else spoken(event.message)
-        self.newest.append((now_us, name, what))
+        if type(event) is TimerFired:
+            self.newest.append((now_us, name, event.name))
+            return
+        self.newest.append((now_us, name, spoken(event.message)))
+        if event.sender == ORACLE and event.message not in self._wire.prints:
+            raise InvariantViolated("INV16", f"expected a print of the oracle, found {event}")
 
     def _script(self, scenario: Scenario) -> Iterator[Parcel]:
         """Yield what the world outside says; traders fall silent with the safety phase."""
@@ -136,6 +148,8 @@ class Trial:
                 orders = said.sender == TRADERS
                 if orders and record.at_us > self._safety_us:
                     continue
+                if said.sender == ORACLE:
+                    self._wire.prints.add(said.message)
                 for frame in greedy.orders(said) if orders else (said,):
                     route = by_topic[topic_of(frame)]
                     data, _ = self._signers[frame.sender].seal(encode_frame(frame), NO_DIGEST)
@@ -158,8 +172,11 @@ class Trial:
             self._phase(self._until_us, until_event)
             if self.driver.events < until_event:
                 rest.rested(self._checker, self.endpoints(), said, self._until_us)
+                self._check_published()
         except (OmnimarginError, AssertionError, LookupError) as error:
             text = str(error) or type(error).__name__
+            if isinstance(error, ReplayDiverged):
+                text = f"INV11: {text}"
             finding = Finding(text, self.driver.events, self.driver.now_us)
         return Verdict(
             seed=self.options.seed,
@@ -176,10 +193,29 @@ class Trial:
         """Return the nodes as they are, or as their stores give them."""
         return [one.durable.endpoint for one in self._processes]
 
+    def _check_published(self) -> None:
+        """Go through all journals anew, if this is a seed for that (INV10)."""
+        if self._published is not None:
+            scenario = scenario_of(self.options)
+            frames = self._published.check(
+                lambda name: maker(self.options, scenario, name)(), self._verifier
+            )
+            self.counts["frames derived anew"] += frames
+
+    def _ask(self) -> None:
+        """Ask a copy of some process about INV8, and one of the hub about INV9."""
+        process = self._processes[self._asks.whole(0, len(self._processes) - 1)]
+        now_us = self.driver.now_us
+        self.counts["delivered again"] += laws.delivered_again(process, self._asks, now_us)
+        hub = self._processes[-1]
+        self.counts["told in either order"] += laws.either_order(hub, self._asks, now_us)
+
     def _phase(self, until_us: Micros, until_event: int) -> None:
-        for _ in self.driver.run(until_us):
+        for rounds, _ in enumerate(self.driver.run(until_us), start=1):
             if self.driver.events >= until_event:
                 break
+            if self._published is not None and rounds % ASKED_EVERY == 0:
+                self._ask()
             faults = self.driver.counts.total() + self._wire.counts.total()
             if faults != self._seen:
                 self._seen = faults

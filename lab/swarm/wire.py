@@ -6,7 +6,7 @@ on (seed, topic, its number) alone; resends and frames outside the row count on 
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log
 
 import msgspec
@@ -16,10 +16,10 @@ from lab.swarm.options import Options
 from messaging.codec import decode_frame, encode_frame
 from messaging.drivers.mortal import Parcel
 from messaging.identity import NO_DIGEST, Sealed, Signer
-from messaging.messages import PricePublished
+from messaging.messages import Message, PricePublished
 from messaging.network import Window, WindowKind
 from messaging.topics import Route
-from messaging.units import ORACLE, SECOND_US, Micros, NodeId, Usd6
+from messaging.units import INT_MAX, ORACLE, SECOND_US, Height, Micros, NodeId, Usd6
 
 KEPT_MAX = 64  # old frames in a stranger's hands
 TAIL = 20.0  # how much longer a message of the heavy tail takes
@@ -31,19 +31,24 @@ class Wire:
 
     Attributes:
         counts: how often what has happened.
+        prints: all that the oracle has said, under its own signature.
         healed: nothing but delay any more.
     """
 
     def __init__(
-        self, options: Options, routes: Sequence[Route], oracle: Signer, stranger: Signer
+        self,
+        options: Options,
+        routes: Sequence[Route],
+        oracle: Signer,
+        strangers: Mapping[NodeId, Sequence[Signer]],
     ) -> None:
-        """`oracle` signs prints that are wrong; `stranger` has no right to sign anything."""
+        """`oracle` signs prints that are wrong; `strangers` forge, by whom they pose as."""
         self._faults = options.faults
         self._seed = options.seed
         self._way_us = options.way_s * SECOND_US
         self._routes = routes
         self._oracle = oracle
-        self._stranger = stranger
+        self._strangers = strangers
         topics = [route.topic for route in routes]
         self._first = {topic: Draws(options.seed, f"wire/{topic}/first") for topic in topics}
         self._again = {topic: Draws(options.seed, f"wire/{topic}/again") for topic in topics}
@@ -56,6 +61,7 @@ class Wire:
         self._capacity = Draws(options.seed, "wire/capacity").whole(2, 20)
         self._kept: list[tuple[Route, bytes]] = []
         self.counts: Counter[str] = Counter()
+        self.prints: set[Message] = set()
         self.healed = False
 
     def carry(self, route: Route, seq: int, data: bytes, now_us: Micros) -> Iterable[Parcel]:
@@ -74,7 +80,7 @@ class Wire:
             self.counts["repeat"] += 1
             again_us = Micros(held_us + self._delay_us(draws[5], draws[6]))
             found.append(Parcel(again_us, route, data))
-        found += self._strange(route, data, draws[7], held_us)
+        found += self._strange(route, data, draws[7], now_us, held_us)
         return found
 
     def _drawn(self, topic: str, seq: int) -> tuple[float, ...]:
@@ -134,7 +140,9 @@ class Wire:
         changed[where] ^= 1 << int(place * 8e6) % 8
         return bytes(changed)
 
-    def _strange(self, route: Route, data: bytes, draw: float, at_us: Micros) -> list[Parcel]:
+    def _strange(
+        self, route: Route, data: bytes, draw: float, now_us: Micros, at_us: Micros
+    ) -> list[Parcel]:
         """Return what a stranger adds: old frames, frames of other topics, forged ones."""
         old, stray = 0.05 * self._strength("old"), 0.05 * self._strength("stray")
         forge = 0.05 * self._strength("forge")
@@ -152,9 +160,26 @@ class Wire:
         draw -= stray
         if 0 <= draw < forge:
             self.counts["forge"] += 1
-            frame = _sealed.decode(data).frame
-            return [Parcel(at_us, route, self._stranger.seal(frame, NO_DIGEST)[0])]
+            early_us = Micros((now_us + at_us) // 2)  # before the frame that it is made of
+            return [Parcel(early_us, route, self._forged(route, data, draw / forge))]
         return []
+
+    def _forged(self, route: Route, data: bytes, draw: float) -> bytes:
+        """Return a frame that claims more than the true one, under a signature that is not its."""
+        strangers = self._strangers[route.sender]
+        sealed = _sealed.decode(data)
+        frame = decode_frame(sealed.frame)
+        claims = {
+            name: min(2 * found + 1, INT_MAX)
+            for name in frame.message.__struct_fields__
+            if name.endswith(("_usd6", "_us", "_qty8"))
+            and type(found := getattr(frame.message, name)) is int
+        }
+        message = msgspec.structs.replace(frame.message, **claims)
+        last = Height(frame.height + 1_000)
+        worse = msgspec.structs.replace(frame, message=message, final_height=last)
+        stranger = strangers[int(draw * len(strangers))]
+        return stranger.seal(encode_frame(worse), sealed.before)[0]
 
     def _print(self, data: bytes, draws: Sequence[float]) -> bytes:
         """Return a print of the oracle, maybe an old or a wrong one under its own signature."""
@@ -172,6 +197,7 @@ class Wire:
             message = msgspec.structs.replace(message, observed_us=observed_us)
         if message is frame.message:
             return data
+        self.prints.add(message)
         wrong = msgspec.structs.replace(frame, message=message)
         return self._oracle.seal(encode_frame(wrong), NO_DIGEST)[0]
 
