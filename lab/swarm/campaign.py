@@ -11,6 +11,7 @@ from time import perf_counter
 import msgspec
 
 from lab.swarm.options import Options, draw
+from lab.swarm.reached import GROUPS, STATES
 from lab.swarm.trial import Trial, Verdict
 
 CHUNK = 25
@@ -45,19 +46,27 @@ REQUIRED = (
     *("old", "broken", "stray"),  # F3
     *("rewound", "truncated", "outage"),  # F4
     *("died before commit", "died after commit", "died after publish before mark"),  # F5
-    *("died in recovery", "paused"),
+    *("died in recovery", "paused", "published again"),
     *("outlier", "stale"),  # F9
     "forge",  # F10
-    *("dead letters", "fault while held", "fault while overdue"),
+    *(f"{group} while {state}" for group in GROUPS for state in STATES),
     *("ReservationGranted", "ReservationRenewed", "RevocationRequested", "CreditUsed"),
+    *("ReservationGranted when closed", "ReservationRenewed when closed", "asked again"),
     *("ReservationClosed: done", "ReservationClosed: revoked", "ReservationClosed: expired"),
     "ReservationClosed: refused_late",
     *("ReservationRejected: zone_cap", "ReservationRejected: free_short"),
     *("ReservationRejected: spoke_overdue", "ReservationRejected: account_restricted"),
+    "ReservationRejected: price_unknown",
+    *("released by close", "released by watermark", "released after overdue"),
+    "released partly used",
+    *("asked for a gap", "sent again", "parked buffer full", "dead letters"),
+    *("refused: expected a sealed frame", "refused: expected a frame of this deployment"),
+    *("refused: expected a signature of hub", "refused: expected the key of hub"),
     *("LiquidationOrdered", "LiquidationDone: done", "LiquidationDone: expired"),
+    *("LiquidationDone: nothing_to_do", "two commands on one position"),
+    *("MarginSet: reduce_only", "MarginSet: frozen", "MarginSet: open"),
     "DigestTold",
     *("delivered again", "told in either order", "frames derived anew"),  # INV8, INV9, INV10
-    *("MarginSet: reduce_only", "MarginSet: open", "LiquidationDone: nothing_to_do"),
 )
 
 

@@ -6,7 +6,8 @@ Faults F4, F5 and F7 of docs/swarm.md.
 from math import log
 
 from lab.swarm.draws import Draws
-from lab.swarm.options import SKEW_S, Options
+from lab.swarm.options import FAULTS, SKEW_S, Options
+from lab.swarm.reached import Struck
 from messaging.drivers.mortal import Death, Point
 from messaging.units import HUB, SECOND_US, Micros, NodeId
 
@@ -21,7 +22,8 @@ class Fates:
         healed: nobody dies, stands still, or loses time any more.
     """
 
-    def __init__(self, options: Options, names: tuple[NodeId, ...]) -> None:
+    def __init__(self, options: Options, names: tuple[NodeId, ...], struck: Struck) -> None:
+        self._struck = struck
         self._faults = options.faults
         self._safety_us = options.safety_s * SECOND_US
         self._down_us = options.ttl_s * SECOND_US
@@ -54,6 +56,10 @@ class Fates:
             rounds = 1 + int(-log(1.0 - self._deaths[name].next()[0]) * mean)
             self._due[name] = self._rounds[name] + rounds
 
+    def jumps(self) -> list[Micros]:
+        """Return when some clock jumps."""
+        return [Micros(at_us) for ahead in self._ahead.values() for at_us, _ in ahead]
+
     def death(self, name: NodeId, now_us: Micros) -> Death | None:
         """See `messaging.drivers.mortal.Fate`."""
         if self.healed or not self._due[name]:
@@ -65,6 +71,10 @@ class Fates:
         self._draw_due(name)
         if draws[1] < 0.5 * self._faults.get("crash_loop", 0.0):
             self._due[name] = self._rounds[name] + 1  # again with its next round
+        self._struck(FAULTS["death"])
+        truncated = draws[6] < 0.5 * self._faults.get("truncate", 0.0)
+        if truncated or "rewind" in self._faults:
+            self._struck(FAULTS["rewind"])
         down_us = -log(1.0 - draws[2]) * 0.2 * self._down_us
         if draws[3] < 0.1:
             down_us += self._down_us * 2  # longer than any grant lives
@@ -72,7 +82,7 @@ class Fates:
             point=_POINTS[int(len(_POINTS) * draws[4])],
             down_us=int(down_us),
             again=int(3 * draws[5]),
-            truncated=draws[6] < 0.5 * self._faults.get("truncate", 0.0),
+            truncated=truncated,
             rewound=int(REWOUND * draws[7]) if "rewind" in self._faults else 0,
         )
 
@@ -84,6 +94,7 @@ class Fates:
         draws = self._pauses[name].next()
         if draws[0] >= 0.02 * strength:
             return 0
+        self._struck(FAULTS["pause"])
         long = self._down_us * 1.5 if draws[1] < 0.05 else 2.0 * SECOND_US
         return int(-log(1.0 - draws[2]) * long)
 

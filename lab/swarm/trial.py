@@ -19,14 +19,15 @@ from lab.swarm.keyed import impostor_of, signer_of, verifier_of
 from lab.swarm.options import Options, drain_s, scenario_of
 from lab.swarm.published import Published
 from lab.swarm.rarities import Greedy, Impatient, narrow
+from lab.swarm.reached import Reached, spoken
 from lab.swarm.wire import Wire
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver, Parcel, Process
-from messaging.effects import Effect, Send
+from messaging.effects import Effect
 from messaging.endpoint import Endpoint
+from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated, OmnimarginError, ReplayDiverged
 from messaging.identity import NO_DIGEST
-from messaging.messages import Message
 from messaging.node import Event, TimerFired
 from messaging.topics import routes, topic_of
 from messaging.units import HUB, MARKET, ORACLE, SECOND_US, TRADERS, Micros, NodeId
@@ -36,6 +37,7 @@ from spokes.state import SpokePolicy
 STRANGER = NodeId("stranger")
 EVENTS_MAX = 200_000
 NEWEST = 40  # events shown with a finding
+LOOK_EVERY = 30  # rounds
 ASKED_EVERY = 300  # rounds between two questions about INV8 and INV9
 
 
@@ -80,7 +82,9 @@ class Trial:
         self._safety_us = Micros(int(options.safety_s * SECOND_US))
         names, deposits = world.names_of(scenario), world.deposits_of(scenario)
         self._routes = routes(names)
-        self._fates = Fates(options, (*names, HUB))
+        self._reached = Reached()
+        struck = self._reached.struck
+        self._fates = Fates(options, (*names, HUB), struck)
         real = options.real_signatures
         everyone = (HUB, *names, MARKET, ORACLE, TRADERS)
         signers = {name: signer_of(name, real=real) for name in everyone}
@@ -89,10 +93,10 @@ class Trial:
         self._verifier = verifier
         stranger = signer_of(STRANGER, real=real)
         strangers = {name: (stranger, impostor_of(STRANGER, name, real=real)) for name in everyone}
-        self._wire = Wire(options, self._routes, signers[ORACLE], strangers)
+        self._wire = Wire(options, self._routes, signers[ORACLE], strangers, struck)
         self.counts: Counter[str] = Counter()
-        self._seen = 0
-        self.newest: deque[tuple[Micros, NodeId, str]] = deque(maxlen=NEWEST)
+        self._turns = sorted([*_halts(scenario), *((at_us, "F7") for at_us in self._fates.jumps())])
+        self._newest: deque[tuple[Micros, NodeId, Event]] = deque(maxlen=NEWEST)
 
         self._processes = [
             Process(
@@ -124,25 +128,30 @@ class Trial:
     def _born(self, endpoint: Endpoint) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
         self._checker.watch(endpoint)
-        endpoint.observers.append(partial(self._count, endpoint.name))
+        self._reached.watch(endpoint)
+        endpoint.observers.append(partial(self._note, endpoint.name))
 
-    def _count(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
-        """Count what is said, with its reason, and keep the newest events for a finding."""
-        for effect in effects:
-            if type(effect) is Send:
-                self.counts[spoken(effect.message)] += 1
-        if type(event) is TimerFired:
-            self.newest.append((now_us, name, event.name))
-            return
-        self.newest.append((now_us, name, spoken(event.message)))
-        if event.sender == ORACLE and event.message not in self._wire.prints:
-            raise InvariantViolated("INV16", f"expected a print of the oracle, found {event}")
+    def _note(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
+        """Keep the newest events for a finding; see that prints are the oracle's."""
+        self._newest.append((now_us, name, event))
+        if type(event) is Envelope and event.sender == ORACLE:
+            known = event.message in self._wire.prints
+            if not known:
+                raise InvariantViolated("INV16", f"expected a print of the oracle, found {event}")
+
+    @property
+    def newest(self) -> list[tuple[Micros, NodeId, str]]:
+        """Return the last events: when, where, what."""
+        return [
+            (at_us, name, event.name if type(event) is TimerFired else spoken(event.message))
+            for at_us, name, event in self._newest
+        ]
 
     def _script(self, scenario: Scenario) -> Iterator[Parcel]:
         """Yield what the world outside says; traders fall silent with the safety phase."""
         by_topic = {route.topic: route for route in self._routes}
         driver, border = border_driver(scenario, self._until_us)
-        greedy = Greedy(self.options, world.names_of(scenario))
+        greedy = Greedy(self.options, world.names_of(scenario), self._reached.struck)
         for record in driver.run():
             for said in border.left:
                 orders = said.sender == TRADERS
@@ -185,7 +194,9 @@ class Trial:
             checked=self._checker.checked,
             digest=self.driver.digest,
             wall_s=time.perf_counter() - began_s,
-            counts=dict(self.counts + self.driver.counts + self._wire.counts),
+            counts=dict(
+                self.counts + self._reached.counts + self.driver.counts + self._wire.counts
+            ),
             finding=finding,
         )
 
@@ -211,25 +222,31 @@ class Trial:
         self.counts["told in either order"] += laws.either_order(hub, self._asks, now_us)
 
     def _phase(self, until_us: Micros, until_event: int) -> None:
-        for rounds, _ in enumerate(self.driver.run(until_us), start=1):
-            if self.driver.events >= until_event:
+        driver, turns, audited = self.driver, self._turns, self._published is not None
+        for rounds, now_us in enumerate(driver.run(until_us), start=1):
+            if driver.events >= until_event:
                 break
-            if self._published is not None and rounds % ASKED_EVERY == 0:
-                self._ask()
-            faults = self.driver.counts.total() + self._wire.counts.total()
-            if faults != self._seen:
-                self._seen = faults
-                self._note_states()
+            while turns and turns[0][0] <= now_us:
+                self._reached.struck(turns.pop(0)[1])
+            if rounds % LOOK_EVERY == 0:
+                self._look(ask=audited and rounds % ASKED_EVERY == 0)
 
-    def _note_states(self) -> None:
-        """Count in which states reservations were when a fault struck."""
-        hub = self._processes[-1].durable.endpoint.node
-        assert isinstance(hub, Hub)
-        for zone in hub.state.zones:
-            if zone.overdue:
-                self.counts["fault while overdue"] += 1
-            if zone.encumbered_usd6:
-                self.counts["fault while held"] += 1
+    def _look(self, *, ask: bool) -> None:
+        """Look at what no event tells of."""
+        if "tiny" in self.options.faults:
+            self._reached.look_for_full()
+        if ask:
+            self._ask()
+
+
+def _halts(scenario: Scenario) -> list[tuple[Micros, str]]:
+    """Return when chains stop, and when they go on."""
+    return [
+        (Micros(int(at_h * 3_600 * SECOND_US)), "F8")
+        for spoke in scenario.spokes
+        for window in spoke.outages
+        for at_h in (window.from_h, window.until_h)
+    ]
 
 
 def maker(options: Options, scenario: Scenario, name: NodeId) -> Callable[[], Endpoint]:
@@ -253,13 +270,3 @@ def maker(options: Options, scenario: Scenario, name: NodeId) -> Callable[[], En
         return endpoint
 
     return make
-
-
-def spoken(message: Message) -> str:
-    """Name a message, with its reason or status if it has one."""
-    kind = type(message).__name__
-    for field in ("reason", "status"):
-        found = getattr(message, field, None)
-        if found is not None:
-            return f"{kind}: {found}"
-    return kind

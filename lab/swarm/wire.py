@@ -12,7 +12,8 @@ from math import log
 import msgspec
 
 from lab.swarm.draws import Draws
-from lab.swarm.options import Options
+from lab.swarm.options import FAULTS, Options
+from lab.swarm.reached import Struck
 from messaging.codec import decode_frame, encode_frame
 from messaging.drivers.mortal import Parcel
 from messaging.identity import NO_DIGEST, Sealed, Signer
@@ -23,6 +24,7 @@ from messaging.units import INT_MAX, ORACLE, SECOND_US, Height, Micros, NodeId, 
 
 KEPT_MAX = 64  # old frames in a stranger's hands
 TAIL = 20.0  # how much longer a message of the heavy tail takes
+ASKS, ACKS = b"resend_requested", b"acknowledged"  # tags of what is said outside the row
 _sealed = msgspec.msgpack.Decoder(Sealed)
 
 
@@ -41,8 +43,10 @@ class Wire:
         routes: Sequence[Route],
         oracle: Signer,
         strangers: Mapping[NodeId, Sequence[Signer]],
+        struck: Struck,
     ) -> None:
         """`oracle` signs prints that are wrong; `strangers` forge, by whom they pose as."""
+        self._struck = struck
         self._faults = options.faults
         self._seed = options.seed
         self._way_us = options.way_s * SECOND_US
@@ -66,6 +70,8 @@ class Wire:
 
     def carry(self, route: Route, seq: int, data: bytes, now_us: Micros) -> Iterable[Parcel]:
         """Return what comes of a frame that leaves now."""
+        if seq <= self._seq_max[route.topic]:
+            self._note_again(seq, data)
         draws = self._drawn(route.topic, seq)
         at_us = Micros(now_us + self._delay_us(draws[0], draws[1]))
         if self.healed:
@@ -77,11 +83,20 @@ class Wire:
             data = self._print(data, draws)
         found = [Parcel(held_us, route, self._harmed(data, draws[3]))]
         if draws[4] < 0.5 * self._strength("repeat"):
-            self.counts["repeat"] += 1
+            self._note("repeat")
             again_us = Micros(held_us + self._delay_us(draws[5], draws[6]))
             found.append(Parcel(again_us, route, data))
         found += self._strange(route, data, draws[7], now_us, held_us)
         return found
+
+    def _note_again(self, seq: int, data: bytes) -> None:
+        """Count what is no frame's first journey."""
+        if seq:
+            self.counts["published again"] += 1
+        elif ASKS in data:
+            self.counts["asked for a gap"] += 1
+        elif ACKS not in data:
+            self.counts["sent again"] += 1
 
     def _drawn(self, topic: str, seq: int) -> tuple[float, ...]:
         if seq <= self._seq_max[topic]:
@@ -89,13 +104,18 @@ class Wire:
         self._seq_max[topic] = seq
         return self._first[topic].row(seq)
 
+    def _note(self, fault: str) -> None:
+        """Count a fault that strikes."""
+        self.counts[fault] += 1
+        self._struck(FAULTS[fault])
+
     def _strength(self, fault: str) -> float:
         return self._faults.get(fault, 0.0)
 
     def _delay_us(self, body: float, tail: float) -> int:
         delay_us = self._way_us * (0.2 - 0.8 * log(1.0 - body))
         if tail < 0.02 * self._strength("tail") and not self.healed:
-            self.counts["tail"] += 1
+            self._note("tail")
             delay_us *= TAIL
         return int(delay_us)
 
@@ -104,7 +124,7 @@ class Wire:
         for name, window in self._windows[route.sender, route.receiver]:
             for time_us in (now_us, at_us):
                 if window.from_us <= time_us < window.until_us:
-                    self.counts[name] += 1
+                    self._note(name)
                     if window.kind is WindowKind.DROP:
                         return None
                     at_us = Micros(max(at_us, window.until_us))
@@ -112,14 +132,14 @@ class Wire:
 
     def _is_lost(self, route: Route, draw: float, now_us: Micros, at_us: Micros) -> bool:
         if draw < 0.3 * self._strength("loss"):
-            self.counts["loss"] += 1
+            self._note("loss")
             return True
         if self._strength("capacity"):
             under_way = self._under_way.setdefault((route.sender, route.receiver), [])
             while under_way and under_way[0] <= now_us:
                 heapq.heappop(under_way)
             if len(under_way) >= self._capacity:
-                self.counts["capacity"] += 1
+                self._note("capacity")
                 return True
             heapq.heappush(under_way, at_us)
         return False
@@ -129,7 +149,7 @@ class Wire:
         share = 0.05 * self._strength("broken")
         if draw >= share:
             return data
-        self.counts["broken"] += 1
+        self._note("broken")
         kind, place = divmod(draw / share * 3, 1.0)
         where = int(place * len(data))
         if kind == 0:
@@ -149,17 +169,17 @@ class Wire:
         if len(self._kept) < KEPT_MAX:
             self._kept.append((route, data))
         if draw < old:
-            self.counts["old"] += 1
+            self._note("old")
             then, kept = self._kept[int(draw / old * len(self._kept))]
             return [Parcel(at_us, then, kept)]
         draw -= old
         if 0 <= draw < stray:
-            self.counts["stray"] += 1
+            self._note("stray")
             other = self._routes[int(draw / stray * len(self._routes))]
             return [] if other == route or other.ordered else [Parcel(at_us, other, data)]
         draw -= stray
         if 0 <= draw < forge:
-            self.counts["forge"] += 1
+            self._note("forge")
             early_us = Micros((now_us + at_us) // 2)  # before the frame that it is made of
             return [Parcel(early_us, route, self._forged(route, data, draw / forge))]
         return []
@@ -187,12 +207,12 @@ class Wire:
         message = frame.message
         assert type(message) is PricePublished
         if draws[6] < 0.1 * self._strength("outlier"):
-            self.counts["outlier"] += 1
+            self._note("outlier")
             factor = 0.5 + draws[5]
             price_usd6 = Usd6(max(1, int(message.price_usd6 * factor)))
             message = msgspec.structs.replace(message, price_usd6=price_usd6)
         if draws[5] < 0.1 * self._strength("stale"):
-            self.counts["stale"] += 1
+            self._note("stale")
             observed_us = Micros(int(message.observed_us * draws[6]))
             message = msgspec.structs.replace(message, observed_us=observed_us)
         if message is frame.message:

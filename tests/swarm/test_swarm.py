@@ -15,6 +15,7 @@ from lab import plants
 from lab.swarm import campaign
 from lab.swarm.draws import Draws
 from lab.swarm.options import FAULTS, Options, draw
+from lab.swarm.reached import GROUPS, STATES
 from lab.swarm.trial import Trial
 from messaging import durable
 from messaging.drivers.mortal import Point
@@ -48,8 +49,8 @@ def test_nothing_is_found_and_every_fault_strikes() -> None:
         counts.update(verdict.counts)
     struck = {name for name in campaign.REQUIRED if name in FAULTS or name.startswith("died")}
     assert not {name for name in struck if not counts[name]}
-    assert counts["fault while held"]
-    assert counts["fault while overdue"]
+    assert not {f"{group} while held" for group in ("F2", "F5", "F8")} - {*counts}
+    assert not {f"F1 while {state}" for state in STATES} - {*counts}
 
 
 def test_a_seed_is_the_same_in_any_process_and_whatever_its_neighbours() -> None:
@@ -156,3 +157,14 @@ def test_drawn_options_run_again_as_they_are_printed() -> None:
     printed = first.stderr.splitlines()[0].removeprefix("omnimargin: options: ")
     again = swarm(*shlex.split(f"--seeds 4 --options '{printed}' --json"))
     assert json.loads(again.stdout)["digest"] == json.loads(first.stdout)["digest"]
+
+
+def test_every_fault_that_can_strike_belongs_to_a_group() -> None:
+    assert set(GROUPS) == set(FAULTS.values())
+
+
+def test_a_campaign_fails_if_something_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "REACHED_SEEDS", 2)
+    monkeypatch.setattr(campaign, "REQUIRED", ("Watermark", "a blue moon"))
+    summary = campaign.run(0, 1, 1.0, 1, lambda known: None)
+    assert summary.missing == ("a blue moon",)
