@@ -104,18 +104,22 @@ class Checker:
             self._evidence[event.sender].hear(event)
             if type(event.message) is DigestTold:
                 self._check_views(event.sender)
-        self._words.say(HUB, effects)
-        for effect in effects:
-            if type(effect) is Send and effect.family is Family.RESERVATION:
-                self._note_grant(effect, now_us)
-        self._check_encumbered()
-        for rid in hub.changed_rids:
-            self._check_reservation(hub.reservations[rid])
+        if effects:
+            self._words.say(HUB, effects)
+            for effect in effects:
+                if type(effect) is Send and effect.family is Family.RESERVATION:
+                    self._note_grant(effect, now_us)
+        if hub.changed_rids:
+            self._check_encumbered()
+            for rid in hub.changed_rids:
+                self._check_reservation(hub.reservations[rid])
         for place in hub.changed:
             self.checked += 1
             self._audit.check(place)
         for zone in hub.zones:
-            self._hold("ALARM", zone.halted is None, f"{zone.name} is honest", zone.halted)
+            self.checked += 1
+            if zone.halted is not None:
+                raise InvariantViolated("ALARM", f"{zone.name} is honest: found {zone.halted}")
         if hub.ledger.postings != self._postings:
             self._postings = hub.ledger.postings
             self._check_balance()
@@ -128,13 +132,15 @@ class Checker:
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             self.checked += 1
             self._words.hear(spoke.name, event)
-        self._words.say(spoke.name, effects)
         for rid in spoke.state.changed_rids:
             self._check_credit(spoke, rid)
-        self._check_fills(spoke)
-        for effect in effects:
-            if type(effect) is Send and type(effect.message) is StateReported:
-                self._note_positions(spoke, effect.message)
+        if spoke.state.filled:
+            self._check_fills(spoke)
+        if effects:
+            self._words.say(spoke.name, effects)
+            for effect in effects:
+                if type(effect) is Send and type(effect.message) is StateReported:
+                    self._note_positions(spoke, effect.message)
         self._count_down()
 
     def _count_down(self) -> None:

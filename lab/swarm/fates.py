@@ -25,6 +25,7 @@ class Fates:
     def __init__(self, options: Options, names: tuple[NodeId, ...], struck: Struck) -> None:
         self._struck = struck
         self._faults = options.faults
+        self._pause = options.faults.get("pause", 0.0)
         self._safety_us = options.safety_s * SECOND_US
         self._down_us = options.ttl_s * SECOND_US
         self._deaths = {name: Draws(options.seed, f"death/{name}") for name in names}
@@ -88,8 +89,8 @@ class Fates:
 
     def pause_us(self, name: NodeId, now_us: Micros) -> int:
         """See `messaging.drivers.mortal.Fate`."""
-        strength = self._faults.get("pause", 0.0)
-        if self.healed or not strength:
+        strength = self._pause
+        if not strength or self.healed:
             return 0
         draws = self._pauses[name].next()
         if draws[0] >= 0.02 * strength:
@@ -100,10 +101,11 @@ class Fates:
 
     def local_us(self, name: NodeId, now_us: Micros) -> Micros:
         """See `messaging.drivers.mortal.Fate`."""
-        ahead_us = 0
-        if self.healed:
+        ahead = self._ahead[name]
+        if not ahead or self.healed:
             return now_us
-        for at_us, found_us in self._ahead[name]:
+        ahead_us = 0
+        for at_us, found_us in ahead:
             if at_us <= now_us:
                 ahead_us = found_us
         return Micros(max(0, now_us + ahead_us))

@@ -34,7 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         faults: name of each fault that is on -> how strong, from 0 to 1.
         way_s: mean time that a message takes between hub and spoke.
         safety_s: how long faults and load last, scenario time.
-        real_signatures: Ed25519; else a keyed hash in its place.
+        real_signatures: Ed25519; else signer and digest in its place.
         audited: copies of the nodes are asked about INV8 and INV9, and journals gone through anew.
     """
 

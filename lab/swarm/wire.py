@@ -22,6 +22,7 @@ from messaging.network import Window, WindowKind
 from messaging.topics import Route
 from messaging.units import INT_MAX, ORACLE, SECOND_US, Height, Micros, NodeId, Usd6
 
+WIRED = {name for name, group in FAULTS.items() if group in ("F1", "F2", "F3", "F4", "F9", "F10")}
 KEPT_MAX = 64  # old frames in a stranger's hands
 TAIL = 20.0  # how much longer a message of the heavy tail takes
 ASKS, ACKS = b"resend_requested", b"acknowledged"  # tags of what is said outside the row
@@ -48,7 +49,12 @@ class Wire:
         """`oracle` signs prints that are wrong; `strangers` forge, by whom they pose as."""
         self._struck = struck
         self._faults = options.faults
-        self._seed = options.seed
+        self._faulty = any(name in WIRED for name in options.faults)
+        self._tails = 0.02 * self._strength("tail")
+        self._losses = 0.3 * self._strength("loss")
+        self._repeats = 0.5 * self._strength("repeat")
+        self._breaks = 0.05 * self._strength("broken")
+        self._bounded = "capacity" in options.faults
         self._way_us = options.way_s * SECOND_US
         self._routes = routes
         self._oracle = oracle
@@ -74,7 +80,7 @@ class Wire:
             self._note_again(seq, data)
         draws = self._drawn(route.topic, seq)
         at_us = Micros(now_us + self._delay_us(draws[0], draws[1]))
-        if self.healed:
+        if self.healed or not self._faulty:
             return (Parcel(at_us, route, data),)
         held_us = self._through_windows(route, now_us, at_us)
         if held_us is None or self._is_lost(route, draws[2], now_us, held_us):
@@ -82,7 +88,7 @@ class Wire:
         if route.sender == ORACLE:
             data = self._print(data, draws)
         found = [Parcel(held_us, route, self._harmed(data, draws[3]))]
-        if draws[4] < 0.5 * self._strength("repeat"):
+        if draws[4] < self._repeats:
             self._note("repeat")
             again_us = Micros(held_us + self._delay_us(draws[5], draws[6]))
             found.append(Parcel(again_us, route, data))
@@ -114,7 +120,7 @@ class Wire:
 
     def _delay_us(self, body: float, tail: float) -> int:
         delay_us = self._way_us * (0.2 - 0.8 * log(1.0 - body))
-        if tail < 0.02 * self._strength("tail") and not self.healed:
+        if tail < self._tails and not self.healed:
             self._note("tail")
             delay_us *= TAIL
         return int(delay_us)
@@ -131,10 +137,10 @@ class Wire:
         return at_us
 
     def _is_lost(self, route: Route, draw: float, now_us: Micros, at_us: Micros) -> bool:
-        if draw < 0.3 * self._strength("loss"):
+        if draw < self._losses:
             self._note("loss")
             return True
-        if self._strength("capacity"):
+        if self._bounded:
             under_way = self._under_way.setdefault((route.sender, route.receiver), [])
             while under_way and under_way[0] <= now_us:
                 heapq.heappop(under_way)
@@ -146,7 +152,7 @@ class Wire:
 
     def _harmed(self, data: bytes, draw: float) -> bytes:
         """Return a frame, maybe with a bit changed, cut off, or too long."""
-        share = 0.05 * self._strength("broken")
+        share = self._breaks
         if draw >= share:
             return data
         self._note("broken")
