@@ -5,6 +5,7 @@ a swarm is clever enough to write another's name. Each seed of a hundred uses th
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from hashlib import blake2b
 
 from messaging.errors import FrameRefused
@@ -34,19 +35,39 @@ class KeyedVerifier(Verifier):
             raise FrameRefused(f"expected a signature of {sender}, found another")
 
 
-def signer_of(name: NodeId, *, real: bool) -> Signer:
+class UncheckedVerifier(Verifier):
+    """Checks everything but the signature."""
+
+    def _verify(self, sealed: Sealed, sender: NodeId) -> None:
+        pass
+
+
+class Seals(StrEnum):
+    """What stands in the place of a signature."""
+
+    REAL = "real"
+    KEYED = "keyed"
+    UNCHECKED = "unchecked"
+
+
+def signer_of(name: NodeId, seals: Seals) -> Signer:
     """Return the signer of a name, the same in every run."""
     seed = blake2b(name.encode(), digest_size=32).digest()
-    return (Signer if real else KeyedSigner)(DOMAIN, seed)
+    return (Signer if seals is Seals.REAL else KeyedSigner)(DOMAIN, seed)
 
 
-def impostor_of(name: NodeId, victim: NodeId, *, real: bool) -> Signer:
+def impostor_of(name: NodeId, victim: NodeId, seals: Seals) -> Signer:
     """Return the signer of a name that writes another's key on what it signs."""
-    impostor = signer_of(name, real=real)
-    impostor._key = key_id(signer_of(victim, real=real).public)
+    impostor = signer_of(name, seals)
+    impostor._key = key_id(signer_of(victim, seals).public)
     return impostor
 
 
-def verifier_of(public: Mapping[NodeId, bytes], *, real: bool) -> Verifier:
+def verifier_of(public: Mapping[NodeId, bytes], seals: Seals) -> Verifier:
     """Return what knows these public keys."""
-    return (Verifier if real else KeyedVerifier)(DOMAIN, public)
+    kinds = {
+        Seals.REAL: Verifier,
+        Seals.KEYED: KeyedVerifier,
+        Seals.UNCHECKED: UncheckedVerifier,
+    }
+    return kinds[seals](DOMAIN, public)

@@ -15,7 +15,7 @@ from lab.stack.outside import border_driver
 from lab.swarm import laws, rest
 from lab.swarm.draws import Draws
 from lab.swarm.fates import Fates
-from lab.swarm.keyed import impostor_of, signer_of, verifier_of
+from lab.swarm.keyed import Seals, impostor_of, signer_of, verifier_of
 from lab.swarm.options import Options, drain_s, scenario_of
 from lab.swarm.published import Published
 from lab.swarm.rarities import Greedy, Impatient, narrow
@@ -75,7 +75,10 @@ class Trial:
         counts: sometimes-counters; see docs/swarm.md. newest: the last events.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(
+        self, options: Options, *, checks: bool = True, seals: Seals | None = None
+    ) -> None:
+        """Without `seals`, those that are drawn; without `checks` it only shows its speed."""
         self.options = options
         scenario = scenario_of(options)
         self._until_us = Micros(int(scenario.duration_h * 3_600 * SECOND_US))
@@ -85,14 +88,14 @@ class Trial:
         self._reached = Reached()
         struck = self._reached.struck
         self._fates = Fates(options, (*names, HUB), struck)
-        real = options.real_signatures
+        seals = seals or (Seals.REAL if options.real_signatures else Seals.KEYED)
         everyone = (HUB, *names, MARKET, ORACLE, TRADERS)
-        signers = {name: signer_of(name, real=real) for name in everyone}
-        verifier = verifier_of({name: signers[name].public for name in everyone}, real=real)
+        signers = {name: signer_of(name, seals) for name in everyone}
+        verifier = verifier_of({name: signers[name].public for name in everyone}, seals)
         self._signers = signers
         self._verifier = verifier
-        stranger = signer_of(STRANGER, real=real)
-        strangers = {name: (stranger, impostor_of(STRANGER, name, real=real)) for name in everyone}
+        stranger = signer_of(STRANGER, seals)
+        strangers = {name: (stranger, impostor_of(STRANGER, name, seals)) for name in everyone}
         self._wire = Wire(options, self._routes, signers[ORACLE], strangers, struck)
         self.counts: Counter[str] = Counter()
         self._turns = sorted([*_halts(scenario), *((at_us, "F7") for at_us in self._fates.jumps())])
@@ -111,10 +114,10 @@ class Trial:
         nodes = [one.durable.endpoint.node for one in self._processes]
         hub = nodes[-1]
         assert isinstance(hub, Hub)
-        self._checker = Checker(
-            hub, tuple(node for node in nodes if isinstance(node, Spoke)), (), deposits
-        )
-        self._published = Published(self._wire, self._processes) if options.audited else None
+        spokes = tuple(node for node in nodes if isinstance(node, Spoke))
+        self._checker = Checker(hub, spokes, (), deposits) if checks else None
+        audited = checks and options.audited
+        self._published = Published(self._wire, self._processes) if audited else None
         self._asks = Draws(options.seed, "asks")
         self.driver = MortalDriver(
             self._processes,
@@ -127,6 +130,8 @@ class Trial:
 
     def _born(self, endpoint: Endpoint) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
+        if self._checker is None:
+            return
         self._checker.watch(endpoint)
         self._reached.watch(endpoint)
         endpoint.observers.append(partial(self._note, endpoint.name))
@@ -179,7 +184,7 @@ class Trial:
             self._phase(Micros(self._until_us - drain_us), until_event)
             said = rest.said(self.endpoints())
             self._phase(self._until_us, until_event)
-            if self.driver.events < until_event:
+            if self.driver.events < until_event and self._checker is not None:
                 rest.rested(self._checker, self.endpoints(), said, self._until_us)
                 self._check_published()
         except (OmnimarginError, AssertionError, LookupError) as error:
@@ -191,7 +196,7 @@ class Trial:
             seed=self.options.seed,
             events=self.driver.events,
             virtual_s=self.driver.now_us / SECOND_US,
-            checked=self._checker.checked,
+            checked=self._checker.checked if self._checker else 0,
             digest=self.driver.digest,
             wall_s=time.perf_counter() - began_s,
             counts=dict(

@@ -18,7 +18,7 @@ from lab import reading, world
 from lab.checkers import Checker
 from lab.scenario import Scenario
 from lab.swarm import rest
-from lab.swarm.keyed import signer_of, verifier_of
+from lab.swarm.keyed import Seals, signer_of, verifier_of
 from lab.swarm.rarities import Impatient
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import Death, MortalDriver, Parcel, Point, Process
@@ -128,8 +128,8 @@ class Game(RuleBasedStateMachine):
         )
         self.accounts = [account for account, _ in deposits]
         everyone = (*PROCESSES, MARKET, ORACLE, TRADERS)
-        self.signers = {name: signer_of(name, real=False) for name in everyone}
-        verifier = verifier_of({name: self.signers[name].public for name in everyone}, real=False)
+        self.signers = {name: signer_of(name, Seals.KEYED) for name in everyone}
+        verifier = verifier_of({name: self.signers[name].public for name in everyone}, Seals.KEYED)
         self.by_topic = {route.topic: route for route in routes(names)}
         self.numbers: dict[str, int] = {}
         self.pool, self.fate = Pool(), Chosen()

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lab.swarm.keyed import impostor_of
+from lab.swarm.keyed import Seals, impostor_of
 from lab.swarm.options import draw
 from lab.swarm.trial import STRANGER, Trial
 from messaging.codec import decode_frame
@@ -133,7 +133,7 @@ def test_a_frame_that_does_not_link_is_found(harmed: Harmed) -> None:
 
 
 def test_a_seal_of_somebody_else_is_found(harmed: Harmed) -> None:
-    impostor = impostor_of(STRANGER, harmed.sender, real=False)
+    impostor = impostor_of(STRANGER, harmed.sender, Seals.KEYED)
     harmed.put(harmed.sealed.frame, harmed.sealed.before, impostor)
     with pytest.raises(InvariantViolated, match=r"^INV16.*expected a signature"):
         harmed.check()
