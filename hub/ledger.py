@@ -29,6 +29,11 @@ def reserved(account: AccountId) -> str:
     return "reserved/" + account
 
 
+def held(spoke: NodeId, account: AccountId) -> str:
+    """Name the book of a trader's gains on a spoke that do not count yet (rule L9)."""
+    return f"held/{spoke}/{account}"
+
+
 def clearing(spoke: NodeId) -> str:
     """Name the book of what the other side of a spoke's trades has won; negative if lost."""
     return "clearing/" + spoke
@@ -72,6 +77,11 @@ class Ledger:
         assert total_usd6 == 0, f"posting {posting} adds up to {total_usd6}, not to 0"
         self.postings += 1
 
+    def hold(self, spoke: NodeId, account: AccountId, amount_usd6: int) -> None:
+        """Set a gain aside, on a book that is opened with the first (rule L9)."""
+        self.balances.setdefault(held(spoke, account), 0)
+        self.post(hold(spoke, account, amount_usd6))
+
     def forgive(self, account: AccountId, amount_usd6: int) -> None:
         """Note what an account has been let off (rules L3, L4)."""
         self.forgiven_usd6[account] = self.forgiven_usd6.get(account, 0) + amount_usd6
@@ -81,8 +91,12 @@ class Ledger:
         return self.balances[reserved(account)]
 
     def cash_usd6(self, account: AccountId) -> int:
-        """Return a trader's collateral, settled P&L and fees included."""
+        """Return a trader's collateral, settled P&L and fees included, without held gains."""
         return self.balances[available(account)] + self.balances[reserved(account)]
+
+    def held_usd6(self, spoke: NodeId, account: AccountId) -> int:
+        """Return a trader's gains on a spoke that do not count yet."""
+        return self.balances.get(held(spoke, account), 0)
 
 
 def deposit(account: AccountId, amount_usd6: int) -> Posting:
@@ -98,6 +112,11 @@ def endow(amount_usd6: int) -> Posting:
 def reserve(account: AccountId, amount_usd6: int) -> Posting:
     """Set cash aside (P30); a negative amount lets it go (P36)."""
     return ((available(account), -amount_usd6), (reserved(account), amount_usd6))
+
+
+def hold(spoke: NodeId, account: AccountId, amount_usd6: int) -> Posting:
+    """Set a gain aside (rule L9); a negative amount lets it count."""
+    return ((available(account), -amount_usd6), (held(spoke, account), amount_usd6))
 
 
 def settle(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hub import credit, digests, positions, watch
+from hub import credit, digests, gains, positions, watch
 from hub.oracle import take
 from hub.state import HubPolicy, HubState
 from hub.zone import Zone
@@ -24,7 +24,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
-from messaging.node import Event, TimerFired
+from messaging.node import Contradicted, Event, TimerFired
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -61,9 +61,13 @@ class Hub:
             effects: list[Effect] = [SetTimer(BLOCK, Micros(now_us + self._block_us))]
             for zone in hub.zones:
                 effects += credit.tend(hub, zone, now_us)
+                gains.tend(hub, zone, now_us)
             effects += watch.look(hub, now_us)
             return effects
 
+        if type(event) is Contradicted:
+            return credit.halt(hub.zone_of[event.peer], HaltReason.EQUIVOCATED)
+        assert type(event) is Envelope
         message = event.message
         if type(message) is PricePublished:
             place = hub.places[message.asset]
@@ -75,7 +79,7 @@ class Hub:
             return self._halted(message)
         zone = hub.zone_of[event.sender]
         effects = self._decide(zone, event, now_us)
-        return effects + self._advance(zone, event)
+        return effects + self._advance(zone, event, now_us)
 
     def _halted(self, order: HaltOrdered) -> list[Effect]:
         """Stop the spokes named; only a person resumes them (P66)."""
@@ -124,7 +128,7 @@ class Hub:
             positions.covered(zone, mark, event.height)
         return []
 
-    def _advance(self, zone: Zone, event: Envelope) -> list[Effect]:
+    def _advance(self, zone: Zone, event: Envelope, now_us: Micros) -> list[Effect]:
         """Do what the channel's newest final block allows (P52)."""
         family = event.family
         if event.final_height > zone.final_heights[family]:
@@ -132,5 +136,5 @@ class Hub:
         if family is Family.RESERVATION:
             return credit.advance(self.state, zone)
         if family is Family.MARGIN_STATE:
-            positions.advance(self.state, zone)
+            positions.advance(self.state, zone, now_us)
         return []

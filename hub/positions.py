@@ -2,7 +2,7 @@
 
 import msgspec
 
-from hub import credit, ledger, liquidation
+from hub import credit, gains, ledger, liquidation
 from hub.account import Account, SpokeView, finalise, report, see
 from hub.state import HubState
 from hub.zone import Zone
@@ -17,7 +17,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
-from messaging.units import Height, LiquidationId, Qty8, Usd6, ratio_up
+from messaging.units import Height, LiquidationId, Micros, Qty8, Usd6, ratio_up
 
 
 def reported(hub: HubState, zone: Zone, state: StateReported, height: Height) -> list[Effect]:
@@ -64,7 +64,7 @@ def covered(zone: Zone, mark: Watermark, height: Height) -> None:
     zone.state_us = max(zone.state_us, mark.spoke_time_us)
 
 
-def advance(hub: HubState, zone: Zone) -> None:
+def advance(hub: HubState, zone: Zone, now_us: Micros) -> None:
     """Settle what has become final, then let positions carry used credit (P52 to P54).
 
     Not from a halted spoke, whose gains could be lies (P66); its losses count unsettled.
@@ -78,16 +78,22 @@ def advance(hub: HubState, zone: Zone) -> None:
         before = account.views[zone.place]
         view = finalise(before, final_height)
         if view is not before:
-            _settle(hub, zone, account, before, view)
+            _settle(hub, zone, account, before, view, now_us)
     credit.carry(hub, zone)
 
 
 def _settle(
-    hub: HubState, zone: Zone, account: Account, before: SpokeView, view: SpokeView
+    hub: HubState,
+    zone: Zone,
+    account: Account,
+    before: SpokeView,
+    view: SpokeView,
+    now_us: Micros,
 ) -> None:
     """Book what the newly final report adds, and close the account out if that ends it."""
     cash_usd6 = hub.ledger.cash_usd6(account.id)
-    realised, fees, liquidation_fees = liquidation.added(view.settled, before.settled, cash_usd6)
+    owned_usd6 = cash_usd6 + hub.held_usd6(account.id)  # held gains pay fees too
+    realised, fees, liquidation_fees = liquidation.added(view.settled, before.settled, owned_usd6)
     asked = view.settled.liquidation_fees_usd6 - before.settled.liquidation_fees_usd6
     if asked > liquidation_fees:
         hub.ledger.forgive(account.id, asked - liquidation_fees)
@@ -101,6 +107,9 @@ def _settle(
             insurance_share_ppm=hub.policy.liquidation.insurance_share_ppm,
         )
         hub.ledger.post(posting)
+        gains.book(
+            hub, zone, account, realised_usd6=realised, cash_before_usd6=cash_usd6, now_us=now_us
+        )
     _carry(hub, zone, account.place, view)
     settled = see(account, zone.place, view)
     hub.keep(settled)
@@ -111,8 +120,8 @@ def _settle(
 def close_out(hub: HubState, account: Account) -> None:
     """Write a shortfall off once nothing can change it any more (rule L4).
 
-    That is: frozen, no command under way, no reservation open, every report final and without
-    positions. Whoever is not there yet is tried again with the hub's next look.
+    That is: frozen, no command under way, no reservation open, no gain held, every report final
+    and without positions. Whoever is not there yet is tried again with the hub's next look.
     """
     ready = (
         account.status is MarginStatus.FROZEN
@@ -120,6 +129,7 @@ def close_out(hub: HubState, account: Account) -> None:
         and not account.commands
         and not hub.open_of.get(account.id)
         and not hub.ledger.reserved_usd6(account.id)  # used credit is a position to be reported
+        and not hub.held_usd6(account.id)
         and account.flat
     )
     shortfall_usd6 = -hub.ledger.cash_usd6(account.id)

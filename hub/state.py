@@ -157,8 +157,9 @@ class HubState:
             free = min(cash, equity - IM) - reserved
 
         equity and IM each the worse of two views: final reports, and newest reports (P54).
+        Cash is without what halted spokes say was won on them (P66).
         """
-        cash_usd6 = self.ledger.cash_usd6(account.id)
+        cash_usd6 = self.ledger.cash_usd6(account.id) - self._doubtful_usd6(account)
         latest = [Reported(view.latest, view.settled) for view in account.views]
         settled = [Reported(view.settled, view.settled) for view in account.views]
         both = (latest, settled) if any(view.waiting for view in account.views) else (latest,)
@@ -170,6 +171,22 @@ class HubState:
         initial_usd6 = max(standing.initial_usd6 for standing in standings)
         capacity_usd6 = min(cash_usd6, equity_usd6 - initial_usd6)
         return capacity_usd6 - self.ledger.reserved_usd6(account.id)
+
+    def held_usd6(self, account: AccountId) -> int:
+        """Return the account's gains that do not count yet (rule L9)."""
+        return sum(
+            self.ledger.held_usd6(zone.name, account) for zone in self.zones if zone.held_usd6
+        )
+
+    def _doubtful_usd6(self, account: Account) -> int:
+        """Return what of the account's cash rests on the word of halted spokes alone."""
+        doubtful_usd6 = 0
+        for zone in self.zones:
+            if zone.halted is not None:
+                won_usd6 = account.views[zone.place].settled.realised_usd6
+                held_usd6 = self.ledger.held_usd6(zone.name, account.id)
+                doubtful_usd6 += max(0, won_usd6 - held_usd6)
+        return doubtful_usd6
 
     def next_liquidation_id(self) -> LiquidationId:
         """Return an id that has never been used (section 6 of the rules)."""

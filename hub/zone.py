@@ -1,6 +1,7 @@
 """One spoke as the hub sees it: how exposed, how far heard, how far final, whether trusted."""
 
 from collections import deque
+from typing import NamedTuple
 
 import msgspec
 
@@ -9,16 +10,26 @@ from messaging.messages import Family, HaltReason
 from messaging.units import Height, LiquidationId, Micros, NodeId, ReservationId, Usd6
 
 
+class Held(NamedTuple):
+    """A final gain that does not count yet: from when it may, whose, and how much (rule L9)."""
+
+    due_us: Micros
+    place: int
+    amount_usd6: int
+
+
 class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What the hub assumes of one spoke.
 
     Attributes:
         name: the spoke.
-        cap_usd6: most that may be reserved or carried by positions there at once (P2).
+        cap_usd6: most that may be reserved or carried by positions there at once, and most
+            that traders may have won there on balance (P2).
         command_us: 99th percentile of the delay from command to execution, waiting in order
             and for a block included (rule M4).
         overdue_after_us: hub time after a grant's expiry at which silence is overdue (P39).
         renewals_max: how often a reservation is renewed.
+        hold_us: hub time for which a final gain from there does not count yet (rule L9).
     """
 
     name: NodeId
@@ -26,6 +37,7 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
     command_us: Micros
     overdue_after_us: Micros
     renewals_max: int
+    hold_us: Micros = Micros(0)
 
 
 class Zone:
@@ -52,6 +64,9 @@ class Zone:
         waiting: (height, account place) of reports that are not final yet.
         commands: live liquidation commands there -> place of the account.
         last_time_us: per family, the chain time of the last watermark.
+        won_usd6: what traders have won there on balance, as far as it counts; compared with
+            the cap (P2).
+        held: gains that wait, oldest first; held_usd6: their sum (rule L9).
         cut: what of its reservations both sides can compare (P59).
         halted: why the spoke is not trusted any more, if so (P65, P66).
     """
@@ -81,6 +96,9 @@ class Zone:
         self.waiting: deque[tuple[Height, int]] = deque()
         self.commands: dict[LiquidationId, int] = {}
         self.last_time_us: dict[Family, Micros] = {}
+        self.won_usd6 = 0
+        self.held: deque[Held] = deque()
+        self.held_usd6 = 0
         self.cut = Cut()
         self.halted: HaltReason | None = None
 

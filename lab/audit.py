@@ -53,7 +53,8 @@ class Audit:
                 self._settle(place, zone.place, view.settled)
         if account.closed_out and place not in self._closed:
             self._close(place, account.id)
-        self._need(f"cash of {account.id}", ledger.cash_usd6(account.id), self._cash_usd6[place])
+        owned_usd6 = ledger.cash_usd6(account.id) + self.hub.held_usd6(account.id)
+        self._need(f"cash of {account.id}", owned_usd6, self._cash_usd6[place])
         forgiven_usd6 = ledger.forgiven_usd6.get(account.id, 0)
         self._need(f"forgiven to {account.id}", forgiven_usd6, self._forgiven_usd6[place])
 

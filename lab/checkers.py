@@ -5,7 +5,7 @@ is checked, which also catches a change that went past the nodes' own books. Rul
 of docs/invariants.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from hub import reservation
@@ -13,6 +13,7 @@ from hub.ledger import clearing
 from hub.margin.requirement import Reported, assess
 from hub.node import Hub
 from hub.reservation import Reservation
+from hub.zone import Zone
 from lab.audit import Audit
 from lab.evidence import Evidence
 from lab.words import Words
@@ -24,11 +25,12 @@ from messaging.messages import (
     CHANNEL_FAMILIES,
     DigestTold,
     Family,
+    HaltReason,
     ReservationGranted,
     ReservationRenewed,
     StateReported,
 )
-from messaging.node import Event
+from messaging.node import Event, Node
 from messaging.units import (
     HUB,
     AccountId,
@@ -64,9 +66,18 @@ class Checker:
         spokes: tuple[Spoke, ...],
         endpoints: tuple[Endpoint, ...],
         deposits: tuple[tuple[AccountId, Usd6], ...],
+        *,
+        liars: Collection[NodeId] = (),
     ) -> None:
+        """Watch `endpoints`; `liars` are spokes of which nothing is expected (P2).
+
+        What the hub makes of their words is checked all the same, and so is every other spoke.
+        """
         self._hub = hub.state
+        nodes: tuple[Node, ...] = (hub, *spokes)
+        self._watched = {node.name: node for node in nodes}
         self._spokes: dict[NodeId, Spoke] = {spoke.name: spoke for spoke in spokes}
+        self._liars = frozenset(liars)
         self._accounts = [account for account, _ in deposits]
         self._evidence = {spoke.name: Evidence() for spoke in spokes}
         self._hub_seen: dict[ReservationId, Reservation] = {}
@@ -80,28 +91,86 @@ class Checker:
         self._postings = 0
         self._until_sweep = SWEEP_EVENTS
         self._words = Words()
+        self._restored: dict[NodeId, Endpoint] = {}
         self._spoke_us: dict[NodeId, Micros] = dict.fromkeys(self._spokes, Micros(0))
         self.checked = 0
 
         for endpoint in endpoints:
             self.watch(endpoint)
 
-    def watch(self, endpoint: Endpoint) -> None:
-        """Watch a node from now on, in place of the one of its name."""
+    def watch(self, endpoint: Endpoint, *, restored: bool = False) -> None:
+        """Watch a node from now on, in place of the one of its name.
+
+        One that was `restored` takes that place only when the others have agreed to it (P60).
+        """
         node = endpoint.node
+        self._words.watch(endpoint, restored=restored)
+        if restored:
+            self._restored[node.name] = endpoint
+            endpoint.observers.append(partial(self._until_agreed, endpoint))
+        else:
+            self._follow(node)
+        endpoint.observers.append(partial(self._after, node))
+
+    def _follow(self, node: Node) -> None:
+        self._watched[node.name] = node
         if isinstance(node, Hub):
             self._hub = self._audit.hub = node.state
-            endpoint.observers.append(self._after_hub)
         elif isinstance(node, Spoke):
             self._spokes[node.name] = node
-            endpoint.observers.append(partial(self._after_spoke, node))
+
+    def _until_agreed(
+        self, endpoint: Endpoint, now_us: Micros, event: Event, effects: Sequence[Effect]
+    ) -> None:
+        """Wait until all agree to a restored node; then its past is what it knows of it."""
+        node = endpoint.node
+        if self._watched[node.name] is node:
+            return
+        if isinstance(node, Spoke):
+            self._spoke_us[node.name] = now_us
+        if endpoint.unsynced:
+            if isinstance(node, Hub):
+                self._hear(event)
+            return
+        self._follow(node)
+        if isinstance(node, Hub):
+            self._hub_seen = dict(node.state.reservations)
+            for account in self._accounts:
+                self._encumbered_usd6[account] = node.state.ledger.reserved_usd6(account)
+        elif isinstance(node, Spoke):
+            self._spoke_seen |= node.state.credits
+
+    def _in_doubt(self, name: NodeId) -> bool:
+        """Tell whether a node is put back and only some of the others have agreed to it.
+
+        Those hear it already, while what it is going to be followed as is not settled yet.
+        """
+        endpoint = self._restored.get(name)
+        return (
+            endpoint is not None
+            and endpoint.node is not self._watched[name]
+            and not endpoint.stopped
+        )
+
+    def _after(self, node: Node, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
+        if self._watched[node.name] is not node:
+            return  # another process of it has taken its place
+        if isinstance(node, Hub):
+            self._after_hub(now_us, event, effects)
+        elif isinstance(node, Spoke):
+            self._after_spoke(node, now_us, event, effects)
+
+    def _hear(self, event: Event) -> None:
+        if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
+            self._evidence[event.sender].hear(event)
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub = self._hub
+        self._hear(event)
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
-            self.checked += 1
-            self._words.hear(HUB, event)
-            self._evidence[event.sender].hear(event)
+            if event.sender not in self._liars:
+                self.checked += 1
+                self._words.hear(HUB, event)
             if type(event.message) is DigestTold:
                 self._check_views(event.sender)
         if effects:
@@ -119,15 +188,23 @@ class Checker:
         for zone in hub.zones:
             self.checked += 1
             if zone.halted is not None:
-                raise InvariantViolated("ALARM", f"{zone.name} is honest: found {zone.halted}")
+                self._check_alarm(zone.name, zone.halted)
         if hub.ledger.postings != self._postings:
             self._postings = hub.ledger.postings
             self._check_balance()
         self._count_down()
 
+    def _check_alarm(self, spoke: NodeId, reason: HaltReason) -> None:
+        """Nobody accuses an honest spoke; where one lies, people may stop them all."""
+        by_order = bool(self._liars) and reason is HaltReason.WATCHDOG
+        sound = spoke in self._liars or by_order
+        self._hold("ALARM", sound, f"{spoke} is honest", reason)
+
     def _after_spoke(
         self, spoke: Spoke, now_us: Micros, event: Event, effects: Sequence[Effect]
     ) -> None:
+        if spoke.name in self._liars:
+            return
         self._spoke_us[spoke.name] = now_us
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             self.checked += 1
@@ -170,6 +247,7 @@ class Checker:
         for account, usd6 in encumbered.items():
             self._need("INV2", hub.ledger.reserved_usd6(account), usd6, f"reserved of {account}")
         for zone in hub.zones:
+            self._check_won(zone)
             entered = len(zone.cut.rows) + len(zone.cut.unheard)
             self._hold("VIEWS", entered == open_at[zone.name], "rows of the digest", entered)
             what = f"encumbered at {zone.name}"
@@ -181,8 +259,18 @@ class Checker:
             self._need("MONEY", booked_usd6, won_usd6, f"clearing of {zone.name}")
         self._check_balance()
         for spoke in self._spokes.values():
-            for rid in spoke.state.credits:
+            for rid in () if spoke.name in self._liars else spoke.state.credits:
                 self._check_credit(spoke, rid)
+
+    def _check_won(self, zone: Zone) -> None:
+        """No more has been won at a spoke, on balance, than may count (CAP)."""
+        balances = self._hub.ledger.balances
+        held_usd6 = [self._hub.ledger.held_usd6(zone.name, account) for account in self._accounts]
+        self._need("CAP", zone.held_usd6, sum(held_usd6), f"held at {zone.name}")
+        self._hold("CAP", min(held_usd6) >= 0, f"held at {zone.name} of somebody", min(held_usd6))
+        won_usd6 = -balances[clearing(zone.name)] - zone.held_usd6
+        within = won_usd6 <= zone.policy.cap_usd6
+        self._hold("CAP", within, f"won at {zone.name} beyond its cap", won_usd6)
 
     def _note_grant(self, frame: Send, now_us: Micros) -> None:
         """Remember what the hub has promised, from its own words."""
@@ -305,6 +393,8 @@ class Checker:
 
     def _check_views(self, spoke: NodeId) -> None:
         """Every digest is the hub's own, at a cut that there has been (VIEWS)."""
+        if spoke in self._liars:
+            return
         cut = self._hub.zone_of[spoke].cut
         self._hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)
         what = f"hub and {spoke} differ about open reservations"
@@ -326,13 +416,15 @@ class Checker:
         known = self._hub.reservations.get(rid)
         if known is not None:
             self._check_both(known, spoke)
-        else:
+        elif not self._in_doubt(HUB):
             self._hold("INV4", credit.state is not Held.ACTIVE, "active, unknown to hub", credit)
 
     def _check_both(self, known: Reservation, spoke: Spoke) -> None:
         """What a spoke may still use or has used is encumbered at the hub (INV3, INV4)."""
         credit = spoke.state.credits.get(known.rid)
-        if credit is None:
+        if credit is None or known.spoke in self._liars:
+            return
+        if self._in_doubt(spoke.name) or self._in_doubt(HUB):
             return
         claim_usd6 = credit.used_usd6
         if credit.state is Held.ACTIVE:

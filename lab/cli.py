@@ -17,6 +17,7 @@ import msgspec
 import typer
 
 from lab import plants, reading, running, summary
+from lab.incident import command as incident
 from lab.progress import bar
 from lab.report.page import write_report
 from lab.stack import commands, journals
@@ -164,6 +165,7 @@ def latency_command(
 
 commands.add_to(app)
 swarm.add_to(app)
+incident.add_to(app)
 
 
 def _tell(

@@ -83,6 +83,7 @@ def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy
         command_us=Micros(down_us + execution_us),
         overdue_after_us=Micros(silence_us),
         renewals_max=scenario.reservation.renewals_max,
+        hold_us=micros(spoke.gain_hold_s),
     )
 
 

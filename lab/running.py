@@ -70,7 +70,11 @@ def run(
         InputRefused: the log cannot be written, or amounts pass 63 bits.
     """
     measures = Measures(world)
-    checker = Checker(world.hub, world.spokes, world.endpoints, world.deposits) if checks else None
+    checker = None
+    if checks:
+        checker = Checker(
+            world.hub, world.spokes, world.endpoints, world.deposits, liars=world.liars
+        )
     driver = driver or world.driver()
     if log is None:
         return _run(driver, measures, checker, None, progress, stop)

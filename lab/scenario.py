@@ -79,6 +79,7 @@ class SpokeTable(Table, frozen=True):
     final_after_s: NotNegative = 900.0
     trust: Trust = Trust.FINAL
     zone_cap_usd: Dollars = 100_000_000.0
+    gain_hold_s: NotNegative = 0.0
     latency: str | Latency | None = None
     outages: tuple[WindowTable, ...] = ()
     partitions: tuple[WindowTable, ...] = ()

@@ -1,7 +1,7 @@
 """The composition root: scenario in, nodes and links out. The only module that makes them."""
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from hub.node import Hub
 from lab import policies, reading, ways
@@ -9,23 +9,30 @@ from lab.amounts import micros
 from lab.scenario import Scenario
 from lab.ways import Lane
 from markets import prices, traders
-from markets.feed import Feed
+from markets.feed import Feed, FeedPolicy
 from markets.market import Market
 from markets.price_path import PricePath
 from markets.traders import Traders
 from messaging.drivers.virtual import VirtualDriver
 from messaging.endpoint import Endpoint
 from messaging.errors import InputRefused
-from messaging.network import Network
+from messaging.network import LinkKey, LinkPolicy, Network
 from messaging.units import HUB, MARKET, ONE, ORACLE, TRADERS, USD, AccountId, NodeId, Usd6
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
 
+Maker: TypeAlias = Callable[[SpokePolicy], Spoke]
 _NodeT = TypeVar("_NodeT", Hub, Spoke)
+FeedMaker: TypeAlias = Callable[[NodeId, NodeId, Sequence[FeedPolicy]], Feed]
+NOBODY: Mapping[NodeId, Maker] = {}
 
 
 class World(NamedTuple):
-    """Everything a run needs, ready to start."""
+    """Everything a run needs, ready to start.
+
+    Attributes:
+        liars: spokes that need not keep to the rules; the checks trust none of their words.
+    """
 
     scenario: Scenario
     hub: Hub
@@ -35,6 +42,7 @@ class World(NamedTuple):
     path: PricePath
     deposits: tuple[tuple[AccountId, Usd6], ...]
     lanes: tuple[Lane, ...]
+    liars: frozenset[NodeId] = frozenset()
 
     def driver(self) -> VirtualDriver:
         """Return a driver for the whole run."""
@@ -42,8 +50,15 @@ class World(NamedTuple):
         return VirtualDriver(self.endpoints, self.network, until_us=until_us)
 
 
-def build(scenario: Scenario) -> World:
+def build(
+    scenario: Scenario, liars: Mapping[NodeId, Maker] = NOBODY, feed: FeedMaker = Feed
+) -> World:
     """Make the nodes of a scenario and the links between them.
+
+    Args:
+        scenario: what to build.
+        liars: what to put in the place of the spoke of that name.
+        feed: what makes the oracle.
 
     Raises:
         InputRefused: no such latency preset, or prices that cannot be had.
@@ -52,18 +67,35 @@ def build(scenario: Scenario) -> World:
     path = path_of(scenario)
     deposits = deposits_of(scenario)
     _check_sizes(scenario, path, max(usd6 for _, usd6 in deposits))
+    outside, links = outside_of(scenario, path, feed), ways.links(scenario, lanes)
+    return assemble(scenario, outside, links, path, deposits, liars)
+
+
+def assemble(
+    scenario: Scenario,
+    outside: tuple[Endpoint, ...],
+    links: Mapping[LinkKey, LinkPolicy],
+    path: PricePath,
+    deposits: tuple[tuple[AccountId, Usd6], ...],
+    liars: Mapping[NodeId, Maker],
+) -> World:
+    """Put hub and spokes of a scenario into a world outside of the caller's."""
+    lanes = lanes_of(scenario)
     hub = hub_of(scenario, lanes, deposits)
-    spokes = tuple(spoke_of(scenario, lanes, place) for place in range(len(lanes)))
-    endpoints = (*outside_of(scenario, path), *spokes, hub)
+    spokes = tuple(
+        spoke_of(scenario, lanes, place, liars.get(name, Spoke))
+        for place, name in enumerate(names_of(scenario))
+    )
     return World(
         scenario,
         _node(hub, Hub),
         tuple(_node(spoke, Spoke) for spoke in spokes),
-        endpoints,
-        Network(scenario.seed, ways.links(scenario, lanes)),
+        (*outside, *spokes, hub),
+        Network(scenario.seed, links),
         path,
         deposits,
         lanes,
+        frozenset(liars),
     )
 
 
@@ -128,7 +160,7 @@ def spoke_of(
     scenario: Scenario,
     lanes: tuple[Lane, ...],
     place: int,
-    make: Callable[[SpokePolicy], Spoke] = Spoke,
+    make: Maker = Spoke,
 ) -> Endpoint:
     """Return one spoke behind its channels."""
     policy = ways.channel_policy(scenario, lanes[place].up, lanes[place].down)
@@ -136,7 +168,7 @@ def spoke_of(
     return Endpoint(spoke, {HUB: policy})
 
 
-def outside_of(scenario: Scenario, path: PricePath) -> tuple[Endpoint, ...]:
+def outside_of(scenario: Scenario, path: PricePath, feed: FeedMaker = Feed) -> tuple[Endpoint, ...]:
     """Return the world outside: market, oracle, traders, whom nobody tells anything."""
     names, assets = names_of(scenario), reading.assets(scenario)
     intents = traders.plan(
@@ -148,7 +180,7 @@ def outside_of(scenario: Scenario, path: PricePath) -> tuple[Endpoint, ...]:
     )
     return (
         Endpoint(Market(MARKET, path, (ORACLE, TRADERS, *names)), {}),
-        Endpoint(Feed(ORACLE, HUB, policies.feed_policies(scenario)), {}),
+        Endpoint(feed(ORACLE, HUB, policies.feed_policies(scenario)), {}),
         Endpoint(Traders(TRADERS, intents, names, assets), {}),
     )
 

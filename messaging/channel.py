@@ -1,10 +1,15 @@
 """Both ends of a gap-free channel: number, keep until acknowledged; order, drop repeats, park gaps.
 
 Rules of docs/protocol.md: P5 (a channel), P14 (a resend is the stored frame), P16 (replay
-protection is the cursor), P18 (acknowledgements only steer), P26 (sequence rule), P58 (resends).
+protection is the cursor), P18 (acknowledgements only steer), P19 and P20 (lives of a node), P26
+(sequence rule), P58 (resends).
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import msgspec
+from msgspec.structs import replace
 
 from messaging.envelope import Envelope
 from messaging.units import Micros
@@ -13,6 +18,24 @@ PARKED_MAX = 1_024  # frames a receiver keeps behind a gap
 RESENT_MAX = 100  # frames sent again at a time
 RESEND_GROWTH = 1.5
 RESEND_GROWTH_MAX = 16.0
+
+
+class Place(NamedTuple):
+    """Where a frame stands in its channel: later versions are behind all of earlier ones."""
+
+    chan_epoch: int
+    seq: int
+
+
+class Life(NamedTuple):
+    """One life of the other end, and the last frame that it knows its earlier lives to have put."""
+
+    node_epoch: int
+    nonce: bytes
+    head: Place
+
+
+FIRST_LIFE = Life(1, b"", Place(1, 0))
 
 
 class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,33 +55,66 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outbox:
-    """The sending end: frames not yet acknowledged, oldest first."""
+    """The sending end: frames not yet acknowledged, oldest first.
 
-    __slots__ = ("_growth", "_progress_us", "next_seq", "resent_max", "unacked")
+    Attributes:
+        chan_epoch: version of the channel that new frames belong to.
+        held_from: frames from this number on may not leave yet; 0 if all may (P19).
+    """
+
+    __slots__ = (
+        "_growth",
+        "_progress_us",
+        "acked",
+        "chan_epoch",
+        "held_from",
+        "next_seq",
+        "resent_max",
+        "unacked",
+    )
 
     def __init__(self) -> None:
         self.resent_max = RESENT_MAX
+        self.chan_epoch = 1
         self.next_seq = 1
+        self.held_from = 0
         self.unacked: dict[int, Envelope] = {}
+        self.acked = Place(1, 0)
         self._progress_us = Micros(0)
         self._growth = 1.0
 
-    def keep(self, envelope: Envelope, now_us: Micros) -> None:
-        """Store a frame that is about to leave; it has number `next_seq`."""
+    @property
+    def head(self) -> Place:
+        """Return the place of the newest frame that may leave."""
+        return Place(self.chan_epoch, (self.held_from or self.next_seq) - 1)
+
+    def keep(self, envelope: Envelope, now_us: Micros) -> bool:
+        """Store a frame, which has number `next_seq`; tell whether it may leave."""
         if not self.unacked:
             self._progress_us = now_us
         self.unacked[envelope.seq] = envelope
         self.next_seq += 1
+        return not self.held_from
 
-    def acknowledge(self, ack_seq: int, now_us: Micros) -> None:
-        """Forget all frames up to `ack_seq`. An old acknowledgement does nothing."""
+    def hold(self) -> None:
+        """Let no new frame leave until `let_go`; those already stored are sent again as ever."""
+        self.held_from = self.held_from or self.next_seq
+
+    def let_go(self, now_us: Micros, node_epoch: int) -> list[Envelope]:
+        """Return the frames that were held, to leave now as frames of this life."""
+        first, self.held_from = self.held_from, 0
+        self._progress_us = now_us
+        for seq in range(first, self.next_seq):
+            self.unacked[seq] = replace(self.unacked[seq], node_epoch=node_epoch)
+        return [self.unacked[seq] for seq in range(first, self.next_seq)]
+
+    def acknowledge(self, ack: Place, now_us: Micros) -> None:
+        """Forget all frames up to `ack`. An old acknowledgement does nothing."""
+        if ack <= self.acked or ack > self.head:
+            return
+        self.acked = ack
         unacked = self.unacked
-        if not unacked:
-            return
-        oldest = next(iter(unacked))
-        if oldest > ack_seq:
-            return
-        for seq in range(oldest, min(ack_seq, self.next_seq - 1) + 1):
+        for seq in range(next(iter(unacked), self.next_seq), ack.seq + 1):
             del unacked[seq]
         self._progress_us = now_us
         self._growth = 1.0
@@ -66,7 +122,8 @@ class Outbox:
     def asked(self, first_seq: int, last_seq: int) -> list[Envelope]:
         """Return the stored frames of a range, at most `resent_max`."""
         last_seq = min(last_seq, first_seq + self.resent_max - 1)
-        return [self.unacked[seq] for seq in range(first_seq, last_seq + 1) if seq in self.unacked]
+        wanted = range(first_seq, last_seq + 1)
+        return [self.unacked[seq] for seq in wanted if seq in self.unacked and self._may_leave(seq)]
 
     def overdue(self, now_us: Micros, policy: ChannelPolicy) -> list[Envelope]:
         """Return frames to send again unasked, if nothing was acknowledged for too long."""
@@ -74,35 +131,75 @@ class Outbox:
             return []
         self._progress_us = now_us
         self._growth = min(self._growth * RESEND_GROWTH, RESEND_GROWTH_MAX)
-        return [self.unacked[seq] for seq in sorted(self.unacked)[: self.resent_max]]
+        oldest = sorted(self.unacked)[: self.resent_max]
+        return [self.unacked[seq] for seq in oldest if self._may_leave(seq)]
+
+    def _may_leave(self, seq: int) -> bool:
+        return not self.held_from or seq < self.held_from
 
 
 class Inbox:
-    """The receiving end: the cursor, and what waits behind a gap."""
+    """The receiving end: the cursor, and what waits behind a gap.
+
+    Attributes:
+        chan_epoch, next_seq: the cursor.
+        life: of the other end, the newest that has been accepted.
+        waits: nothing is handed on until `go_on`; what comes is parked.
+        acked_seq: the cursor that the other end has been told.
+        arrived_us: when the oldest unacknowledged frame arrived.
+        fenced: frames of an earlier life than the accepted one, which it does not know of.
+        early: frames of a life that has not been accepted.
+    """
 
     __slots__ = (
         "_parked_us",
         "acked_seq",
         "arrived_us",
+        "chan_epoch",
+        "early",
+        "fenced",
+        "life",
         "next_seq",
         "parked",
         "parked_max",
         "repeats",
+        "waits",
     )
 
     def __init__(self) -> None:
         self.parked_max = PARKED_MAX
+        self.chan_epoch = 1
         self.next_seq = 1
         self.parked: dict[int, Envelope] = {}
-        self.acked_seq = 0  # the cursor that the other end has been told
-        self.arrived_us = Micros(0)  # when the oldest unacknowledged frame arrived
+        self.acked_seq = 0
+        self.arrived_us = Micros(0)
         self.repeats = 0
+        self.fenced = 0
+        self.early = 0
+        self.life = FIRST_LIFE
+        self.waits = False
         self._parked_us: dict[int, Micros] = {}  # when each began to wait, or was asked for last
+
+    @property
+    def cursor(self) -> Place:
+        """Return the place of the last frame that arrived with none missing."""
+        return Place(self.chan_epoch, self.next_seq - 1)
+
+    @property
+    def seen(self) -> Place:
+        """Return the place of the newest frame that has arrived."""
+        return Place(self.chan_epoch, max(self.parked, default=self.next_seq - 1))
 
     def receive(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
         """Return the frames that are now in order, oldest first; none for a repeat or a gap."""
         seq = envelope.seq
-        if seq != self.next_seq:
+        if not self.believes(envelope):
+            if envelope.node_epoch > self.life.node_epoch:
+                self.early += 1
+            else:
+                self.fenced += 1
+            return []
+        if seq != self.next_seq or self.waits:
             if seq < self.next_seq:
                 # The other end has not heard that it arrived, so it is owed the word again.
                 self.repeats += 1
@@ -120,12 +217,28 @@ class Inbox:
         self.next_seq = seq + 1
         if not self.parked:
             return [envelope]
-        ready = [envelope]
+        return [envelope, *self._ready()]
+
+    def believes(self, envelope: Envelope) -> bool:
+        """Tell whether a frame counts: of the accepted life, or known to it (P19, P20)."""
+        epoch, life = envelope.node_epoch, self.life
+        if epoch == life.node_epoch:
+            return True
+        return epoch < life.node_epoch and Place(envelope.chan_epoch, envelope.seq) <= life.head
+
+    def _ready(self) -> Iterator[Envelope]:
+        """Take out what waits and is in order now."""
         while self.next_seq in self.parked:
-            ready.append(self.parked.pop(self.next_seq))
             del self._parked_us[self.next_seq]
             self.next_seq += 1
-        return ready
+            yield self.parked.pop(self.next_seq - 1)
+
+    def go_on(self, now_us: Micros) -> list[Envelope]:
+        """Hand frames on again; return those that have come in order meanwhile."""
+        self.waits = False
+        if self.acked_seq == self.next_seq - 1:
+            self.arrived_us = now_us
+        return list(self._ready())
 
     def missing(self, now_us: Micros, policy: ChannelPolicy) -> list[tuple[int, int]]:
         """Return the gaps that are old enough to ask for, each as (first, last) seq.

@@ -15,6 +15,7 @@ from messaging.node import Event
 from messaging.record import Record
 
 FRAME_BYTES_MAX = 61_440
+EVENT_BYTES_MAX = 2 * FRAME_BYTES_MAX + 256  # a contradiction holds two frames
 RECORD_BYTES_MAX = 64 * 1_048_576
 
 _encoder = msgspec.msgpack.Encoder()
@@ -47,7 +48,7 @@ def decode_frame(data: bytes) -> Envelope:
 
 
 def encode_event(event: Event) -> bytes:
-    """Return the bytes that go into a journal; those of a frame are the frame's own."""
+    """Return the bytes of an event; those of a frame are the frame's own."""
     return _encoder.encode(event)
 
 
@@ -57,7 +58,7 @@ def decode_event(data: bytes) -> Event:
     Raises:
         FrameRefused: as `decode_frame`.
     """
-    return _decode(_events, data, FRAME_BYTES_MAX)
+    return _decode(_events, data, EVENT_BYTES_MAX)
 
 
 def encode_record(record: Record) -> bytes:

@@ -1,7 +1,7 @@
 """The durable node: an endpoint whose every input is on disk before anyone hears of its output.
 
 State is the fold of the journal (P88). What it sends is sealed once, kept until acknowledged,
-and sent again as the same bytes (P14). Rules P87 to P97 of docs/protocol.md.
+and sent again as the same bytes (P14). Rules P64 and P87 to P97 of docs/protocol.md.
 """
 
 import heapq
@@ -15,18 +15,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from messaging.codec import decode_event, encode_event, encode_frame
+from messaging.codec import encode_event, encode_frame
 from messaging.effects import SetTimer
 from messaging.endpoint import Endpoint, Output
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost
 from messaging.fingerprint import fingerprint
-from messaging.identity import NO_DIGEST, Signer
+from messaging.identity import NO_DIGEST, Link, Signer, read_entry
 from messaging.messages import CHANNEL_FAMILIES
-from messaging.node import Event, TimerFired
+from messaging.node import Contradicted, Event, Restarted, TimerFired
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
-from messaging.units import Micros
+from messaging.units import Micros, NodeId
+from messaging.witness import Witness
 
 TIMER, DELIVERY = 0, 1  # what an output came of; in virtual time, timers come first
 SNAPSHOT_EVENTS = 25_000  # a second to fold, at most; pickling more often costs a tenth
@@ -50,6 +51,8 @@ class _Memory(msgspec.Struct):
     timers: dict[str, tuple[Micros, int]] = msgspec.field(default_factory=dict)
     chains: dict[str, Chain] = msgspec.field(default_factory=dict)
     heard: dict[str, int] = msgspec.field(default_factory=dict)
+    witnesses: dict[str, Witness] = msgspec.field(default_factory=dict)
+    accused: dict[NodeId, None] = msgspec.field(default_factory=dict)
     frames: int = 0  # ever sent, repeats included
     timers_set: int = 0
 
@@ -95,9 +98,9 @@ class Durable:
             heapq.heapify(self._due)
         before = self._snapshot_place = self._memory.place
         for entry in store.entries(before):
-            event = decode_event(entry.event)
+            event, link = read_entry(entry.event)
             self._memory.place = entry.place
-            self._handle(Micros(entry.at_us), event)
+            self._handle(Micros(entry.at_us), event, link)
         self.folded = self._memory.place - before
         self._folding = False
 
@@ -149,12 +152,40 @@ class Durable:
         """Let a timer fire; it is in the journal with the next commit (P92)."""
         event = TimerFired(name)
         self._journal(now_us, encode_event(event))
-        self._handle(now_us, event)
+        self._handle(now_us, event, None)
 
-    def take(self, now_us: Micros, event: Envelope, data: bytes) -> None:
-        """Handle a frame; `data` is its encoding. It is in the journal with the next commit."""
+    def restart(self, now_us: Micros, nonce: bytes) -> None:
+        """Begin a new life of the node; to be done at each start but its very first (P95).
+
+        `nonce` is 8 bytes that no other life has.
+        """
+        event = Restarted(nonce)
+        self._journal(now_us, encode_event(event))
+        self._handle(now_us, event, None)
+
+    def take(self, now_us: Micros, frame: Envelope, data: bytes, link: Link) -> None:
+        """Handle an authentic frame, or accuse its sender if it contradicts an earlier one.
+
+        `data` is the frame as it came, sealed. It is in the journal with the next commit.
+        """
+        witness = self._memory.witnesses.get(topic_of(frame))
+        if witness is not None and self._counts(frame):
+            place = witness.contradicts(frame, link)
+            if place is not None:
+                self._accuse(now_us, frame.sender, place, data)
+                return
         self._journal(now_us, data)
-        self._handle(now_us, event)
+        self._handle(now_us, frame, link)
+
+    def _accuse(self, now_us: Micros, peer: NodeId, place: int, data: bytes) -> None:
+        """Tell the node, once, with both frames: they are evidence (P64)."""
+        if peer in self._memory.accused:
+            return
+        waiting = place - (self._memory.place - len(self._entries)) - 1
+        entry = self._entries[waiting] if waiting >= 0 else next(self._store.entries(place - 1))
+        event = Contradicted(peer, entry.event, data)
+        self._journal(now_us, encode_event(event))
+        self._handle(now_us, event, None)
 
     def refuse(self, data: bytes, headers: Mapping[str, str]) -> None:
         """Put bytes that are no frame for us to the dead letters (P28)."""
@@ -212,7 +243,7 @@ class Durable:
         memory.place += 1
         self._entries.append(Entry(memory.place, now_us, data))
 
-    def _handle(self, now_us: Micros, event: Event) -> None:
+    def _handle(self, now_us: Micros, event: Event, link: Link | None) -> None:
         memory = self._memory
         memory.at_us = now_us
         if type(event) is TimerFired:
@@ -220,11 +251,27 @@ class Durable:
                 raise FrameRefused(f"expected a timer that is set, found {event.name}")
             self._carry(memory.endpoint.handle(now_us, event), TIMER)
             return
-        assert type(event) is Envelope
-        if event.family not in CHANNEL_FAMILIES:
-            topic = topic_of(event)
-            memory.heard[topic] = max(event.seq, memory.heard.get(topic, 0))
+        if type(event) is Contradicted:
+            memory.accused[event.peer] = None
+        elif type(event) is Envelope:
+            self._hear(event, link)
         self._carry(memory.endpoint.handle(now_us, event), DELIVERY)
+
+    def _hear(self, frame: Envelope, link: Link | None) -> None:
+        """Remember what a stream has said: its last number, or for a channel its links."""
+        memory, topic = self._memory, topic_of(frame)
+        if frame.family not in CHANNEL_FAMILIES:
+            memory.heard[topic] = max(frame.seq, memory.heard.get(topic, 0))
+        elif link is not None and self._counts(frame):
+            witness = memory.witnesses.get(topic)
+            if witness is None:
+                witness = memory.witnesses[topic] = Witness()
+            witness.note(frame, link, memory.place)
+
+    def _counts(self, frame: Envelope) -> bool:
+        """Tell whether a frame is its sender's word: numbered, and of the life that we follow."""
+        inbox = self.endpoint.inboxes.get((frame.sender, frame.family))
+        return inbox is not None and frame.seq > 0 and inbox.believes(frame)
 
     def _carry(self, effects: Sequence[Output], cause: int) -> None:
         """Set timers, and put frames into the outbox."""

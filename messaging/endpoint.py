@@ -7,11 +7,20 @@ message of a channel once and in order, whatever the network does.
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from messaging.channel import ChannelPolicy, Inbox, Outbox
+from messaging.channel import ChannelPolicy, Inbox, Life, Outbox, Place
 from messaging.effects import Effect, SetTimer
 from messaging.envelope import NO_HEIGHT, Envelope
-from messaging.messages import CHANNEL_FAMILIES, Acknowledged, Family, Message, ResendRequested
-from messaging.node import Event, Node
+from messaging.messages import (
+    CHANNEL_FAMILIES,
+    Acknowledged,
+    Family,
+    Message,
+    ResendRequested,
+    ResyncAnswer,
+    ResyncAsked,
+    ResyncTold,
+)
+from messaging.node import Event, Node, Restarted, TimerFired
 from messaging.units import Micros, NodeId
 
 Output: TypeAlias = Envelope | SetTimer
@@ -27,6 +36,9 @@ class Endpoint:
 
     Attributes:
         observers: called after each event that the node has handled, with its wishes.
+        node_epoch: which of the node's lives this is.
+        unsynced: channels whose other end has not yet said that our state is whole (P19).
+        stopped: why the node may not go on, if so; it answers nothing any more.
     """
 
     def __init__(self, node: Node, peers: Mapping[NodeId, ChannelPolicy]) -> None:
@@ -41,6 +53,11 @@ class Endpoint:
         self._counts: dict[_ChannelKey, int] = {}  # frames sent outside channels
         self._tend_us = min((policy.tend_us for policy in peers.values()), default=0)
         self._tending = False
+        self.node_epoch = 1
+        self._nonce = b""
+        self._asked_us = Micros(0)
+        self.unsynced: dict[_ChannelKey, None] = {}
+        self.stopped = ""
         self.observers: list[Observer] = []
 
     def __getstate__(self) -> dict[str, object]:
@@ -52,14 +69,18 @@ class Endpoint:
         return self._wrap(Micros(0), self.node.start())
 
     def handle(self, now_us: Micros, event: Event) -> list[Output]:
-        """Take a frame or a timer; return the frames and timers that follow from it."""
+        """Take an event; return the frames and timers that follow from it."""
+        if self.stopped:
+            return []
         if self.inboxes:
             if type(event) is Envelope:
                 key = (event.sender, event.family)
                 inbox = self.inboxes.get(key)
                 if inbox is not None:
                     return self._receive(now_us, event, key, inbox)
-            elif event.name == TEND:
+            elif type(event) is Restarted:
+                return self._restart(now_us, event)
+            elif type(event) is TimerFired and event.name == TEND:
                 return self._tend(now_us)
         effects = self._decide(now_us, event)
         if self.observers:
@@ -70,11 +91,17 @@ class Endpoint:
         self, now_us: Micros, event: Envelope, key: _ChannelKey, inbox: Inbox
     ) -> list[Output]:
         """Take a frame of a channel; the node sees what is now in order."""
-        self.outboxes[key].acknowledge(event.ack_seq, now_us)
+        outbox = self.outboxes[key]
+        if outbox.unacked:  # else there is nothing to forget
+            outbox.acknowledge(Place(event.ack_epoch, event.ack_seq), now_us)
         if event.seq == 0:
-            return self._link_control(event, key)
+            return self._link_control(now_us, event, key)
+        return self._hand_on(now_us, inbox.receive(event, now_us))
+
+    def _hand_on(self, now_us: Micros, frames: Sequence[Envelope]) -> list[Output]:
+        """Let the node see frames that are in order."""
         out: list[Output] = []
-        for ready in inbox.receive(event, now_us):
+        for ready in frames:
             effects = self._decide(now_us, ready)
             if self.observers:
                 self._tell(now_us, ready, effects)
@@ -98,12 +125,12 @@ class Endpoint:
             key = (effect.to, effect.family)
             outbox = self.outboxes.get(key)
             if outbox is None:
-                seq, ack_seq = self._counts.get(key, 0) + 1, 0
+                seq, ack_seq, chan_epoch, ack_epoch = self._counts.get(key, 0) + 1, 0, 1, 1
                 self._counts[key] = seq
             else:
                 inbox = self.inboxes[key]
                 inbox.acked_seq = ack_seq = inbox.next_seq - 1
-                seq = outbox.next_seq
+                seq, chan_epoch, ack_epoch = outbox.next_seq, outbox.chan_epoch, inbox.chan_epoch
             envelope = Envelope(
                 self.name,
                 key[0],
@@ -114,25 +141,94 @@ class Endpoint:
                 effect.height,
                 effect.final_height,
                 effect.message,
+                self.node_epoch,
+                chan_epoch,
+                ack_epoch,
             )
-            out.append(envelope)
-            if outbox is not None:
-                outbox.keep(envelope, now_us)
-                if not self._tending:
-                    out.append(self._arm(now_us))
+            if outbox is None or outbox.keep(envelope, now_us):
+                out.append(envelope)
+            if outbox is not None and not self._tending:
+                out.append(self._arm(now_us))
         return out
 
-    def _link_control(self, event: Envelope, key: _ChannelKey) -> list[Output]:
-        """Answer a frame outside the sequence; it changes nothing but what is sent again."""
+    def _link_control(self, now_us: Micros, event: Envelope, key: _ChannelKey) -> list[Output]:
+        """Answer a frame outside the sequence; the node does not see it (P17)."""
         message = event.message
         if type(message) is ResendRequested:
             return list(self.outboxes[key].asked(message.first_seq, message.last_seq))
+        if type(message) is ResyncAsked:
+            answer = self._examine(event, message, key)
+            told = ResyncTold(nonce=message.nonce, answer=answer)
+            return [self._outside(key, now_us, told)]
+        if type(message) is ResyncTold and message.nonce == self._nonce and key in self.unsynced:
+            if message.answer is ResyncAnswer.ACCEPTED:
+                return self._synced(now_us, key)
+            self.stopped = f"{key[0]} says of {key[1]}: {message.answer}"
         return []
+
+    def _restart(self, now_us: Micros, event: Restarted) -> list[Output]:
+        """Begin a new life: ask the other end of every channel whether our state is whole (P19).
+
+        Until it says so its channel gets no new frame, and the node hears nothing of it.
+        """
+        self.node_epoch += 1
+        self._nonce = event.nonce
+        self.unsynced = dict.fromkeys(self.outboxes)
+        for key, outbox in self.outboxes.items():
+            outbox.hold()
+            self.inboxes[key].waits = True
+        return [*self._ask_all(now_us), self._arm(now_us)]
+
+    def _ask_all(self, now_us: Micros) -> list[Output]:
+        self._asked_us = now_us
+        out: list[Output] = []
+        for key in self.unsynced:
+            head = self.outboxes[key].head
+            asked = ResyncAsked(nonce=self._nonce, head_epoch=head.chan_epoch, head_seq=head.seq)
+            out.append(self._outside(key, now_us, asked))
+        return out
+
+    def _examine(self, event: Envelope, asked: ResyncAsked, key: _ChannelKey) -> ResyncAnswer:
+        """Accept a new life of the other end unless it is not the newest, or has lost state (P60).
+
+        One that has lost state is not accepted, so a copy of it that has not may go on.
+        """
+        inbox, outbox, head = (
+            self.inboxes[key],
+            self.outboxes[key],
+            Place(asked.head_epoch, asked.head_seq),
+        )
+        known, epoch = inbox.life, event.node_epoch
+        if epoch < known.node_epoch or (epoch == known.node_epoch and asked.nonce != known.nonce):
+            return ResyncAnswer.FENCED
+        if inbox.seen > head or Place(event.ack_epoch, event.ack_seq) < outbox.acked:
+            return ResyncAnswer.STATE_LOST
+        inbox.life = Life(epoch, asked.nonce, head)
+        return ResyncAnswer.ACCEPTED
+
+    def _synced(self, now_us: Micros, key: _ChannelKey) -> list[Output]:
+        """Go on with a channel whose other end knows nothing that we do not.
+
+        Reservations wait for all channels: what one spoke holds, and what an account has lost
+        anywhere, must be known before another gets anything.
+        """
+        del self.unsynced[key]
+        out: list[Output] = list(self.outboxes[key].let_go(now_us, self.node_epoch))
+        ready = [] if key[1] is Family.RESERVATION else [key]
+        if not self.unsynced:
+            ready += [one for one in self.inboxes if one[1] is Family.RESERVATION]
+        for one in ready:
+            out += self._hand_on(now_us, self.inboxes[one].go_on(now_us))
+        return out
 
     def _tend(self, now_us: Micros) -> list[Output]:
         """Look after every channel: resend, ask for gaps, acknowledge."""
         out: list[Output] = []
-        busy = False
+        if self.unsynced:
+            patience_us = min(self._policies[key[0]].resend_after_us for key in self.unsynced)
+            if now_us >= self._asked_us + patience_us:
+                out += self._ask_all(now_us)
+        busy = bool(self.unsynced)
         for key, outbox in self.outboxes.items():
             policy, inbox = self._policies[key[0]], self.inboxes[key]
             out += outbox.overdue(now_us, policy)
@@ -153,7 +249,9 @@ class Endpoint:
         """Make a frame outside the sequence; it carries the acknowledgement (P17)."""
         (to, family), inbox = key, self.inboxes[key]
         inbox.acked_seq = ack_seq = inbox.next_seq - 1
-        return Envelope(self.name, to, family, 0, ack_seq, now_us, NO_HEIGHT, NO_HEIGHT, message)
+        epochs = self.node_epoch, self.outboxes[key].chan_epoch, inbox.chan_epoch
+        height = NO_HEIGHT
+        return Envelope(self.name, to, family, 0, ack_seq, now_us, height, height, message, *epochs)
 
     def _arm(self, now_us: Micros) -> SetTimer:
         self._tending = True

@@ -8,12 +8,13 @@ from msgspec import Meta
 from messaging.messages import Count, Family, Message, NodeName, Time
 from messaging.units import INT_MAX, Height
 
+Epoch: TypeAlias = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 BlockHeight: TypeAlias = Annotated[Height, Meta(ge=0, le=INT_MAX)]
 NO_HEIGHT = Height(0)
 
 
 @final
-class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="frame.1"):
+class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="frame.2"):
     """One frame. Its tag is the version of the wire.
 
     Attributes:
@@ -26,6 +27,9 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="fram
         height: block the fact belongs to; 0 from the hub.
         final_height: sender's final block when it sent; 0 from the hub.
         message: the content.
+        node_epoch: which of the sender's lives made it, from 1 (P19).
+        chan_epoch: which version of the channel it belongs to, from 1 (P21).
+        ack_epoch: version of the opposite channel that `ack_seq` counts in.
     """
 
     sender: NodeName
@@ -37,3 +41,6 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="fram
     height: BlockHeight
     final_height: BlockHeight
     message: Message
+    node_epoch: Epoch = 1
+    chan_epoch: Epoch = 1
+    ack_epoch: Epoch = 1

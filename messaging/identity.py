@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -21,8 +21,9 @@ from nacl.bindings import (
 )
 from nacl.exceptions import CryptoError
 
-from messaging.codec import FRAME_BYTES_MAX
+from messaging.codec import FRAME_BYTES_MAX, decode_event, decode_frame
 from messaging.errors import FrameRefused, InputRefused
+from messaging.node import Event
 from messaging.units import NodeId
 
 SEED_BYTES = 32
@@ -33,6 +34,13 @@ VOUCHED_MAX = 2_048  # digests to remember of frames that have not come yet
 _ABSENT = object()
 
 Digest32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+class Link(NamedTuple):
+    """What ties a frame into its stream: the digest before, and its own."""
+
+    before: bytes
+    digest: bytes
 
 
 class Sealed(
@@ -63,6 +71,10 @@ class Sealed(
         """Return what the signature is over."""
         return digest_of(self.domain, self.key, self.before, self.frame)
 
+    def link(self) -> Link:
+        """Return what ties the frame into its stream."""
+        return Link(self.before, self.digest())
+
 
 def digest_of(domain: bytes, key: bytes, before: bytes, frame: bytes) -> bytes:
     """Return D = SHA-256(domain, key, before, SHA-256(frame)) (P12)."""
@@ -71,6 +83,24 @@ def digest_of(domain: bytes, key: bytes, before: bytes, frame: bytes) -> bytes:
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Sealed)
+_SEALED = b"\x96\xa8sealed.1"  # how the bytes of a sealed frame begin
+
+
+def read_entry(data: bytes) -> tuple[Event, Link | None]:
+    """Return an event of a journal; a frame is there as it came, sealed, and has a link.
+
+    Its signature was checked before it went into the journal.
+
+    Raises:
+        FrameRefused: neither a sealed frame nor an event of this version.
+    """
+    if not data.startswith(_SEALED):
+        return decode_event(data), None
+    try:
+        sealed = _decoder.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise FrameRefused(f"expected a sealed frame, found {error}") from None
+    return decode_frame(sealed.frame), sealed.link()
 
 
 def domain_of(*parts: str) -> bytes:

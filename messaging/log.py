@@ -104,9 +104,11 @@ class End(msgspec.Struct, frozen=True):
 
 
 def topic(record: Record) -> str:
-    """Name the topic of a record: that of its frame, or the timers of its node."""
+    """Name the topic of a record: that of its frame, or the node's own events."""
     event = record.event
-    return f"timer.{record.node}" if isinstance(event, TimerFired) else topic_of(event)
+    if isinstance(event, Envelope):
+        return topic_of(event)
+    return f"{'timer' if isinstance(event, TimerFired) else 'event'}.{record.node}"
 
 
 class LogWriter:

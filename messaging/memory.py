@@ -38,6 +38,14 @@ class MemoryStore:
         if published is not None:
             self.published = max(self.published, published)
 
+    def copy(self) -> "MemoryStore":
+        """Return a store with the same in it (P98)."""
+        other = MemoryStore()
+        other.published, other.last_number = self.published, self.last_number
+        other.journal, other.cursors = list(self.journal), dict(self.cursors)
+        other._outbox, other._snapshot = dict(self._outbox), self._snapshot
+        return other
+
     def keep(self, snapshot: Snapshot) -> None:
         """Replace the snapshot."""
         self._snapshot = snapshot

@@ -403,6 +403,7 @@ class HaltReason(StrEnum):
     TIME_REGRESSED = "time_regressed"
     BROKEN_CLAIM = "broken_claim"
     FILLED_TOO_MUCH = "filled_too_much"
+    EQUIVOCATED = "equivocated"
     WATCHDOG = "watchdog"  # the monitor has found money that does not add up
 
 
@@ -449,6 +450,36 @@ class ResendRequested(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="
     last_seq: Count
 
 
+Nonce: TypeAlias = Annotated[bytes, Meta(min_length=8, max_length=8)]
+
+
+class ResyncAnswer(StrEnum):
+    """What a node that has started again is told on a channel (P60)."""
+
+    ACCEPTED = "accepted"
+    FENCED = "fenced"  # a later life of it has been accepted, or another of the same epoch
+    STATE_LOST = "state_lost"  # it has said or acknowledged more than it remembers
+
+
+class ResyncAsked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resync_asked"):
+    """I have started again, in the life that the envelope names: is my state whole (P60)?
+
+    Either way, outside the sequence. `nonce` is this life's own; `head_epoch` and `head_seq` are
+    those of the last frame that was put on the channel; the envelope acknowledges as always.
+    """
+
+    nonce: Nonce
+    head_epoch: Count
+    head_seq: Count
+
+
+class ResyncTold(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resync_told"):
+    """The answer to `ResyncAsked` with the same nonce. Either way, outside the sequence."""
+
+    nonce: Nonce
+    answer: ResyncAnswer
+
+
 ReservationMessage: TypeAlias = (
     ReservationRequested
     | ReservationGranted
@@ -478,4 +509,6 @@ Message: TypeAlias = (
     | LinkChanged
     | Acknowledged
     | ResendRequested
+    | ResyncAsked
+    | ResyncTold
 )

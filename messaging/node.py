@@ -7,6 +7,7 @@ import msgspec
 
 from messaging.effects import Effect
 from messaging.envelope import Envelope
+from messaging.messages import NodeName, Nonce
 from messaging.units import Micros, NodeId
 
 
@@ -17,7 +18,28 @@ class TimerFired(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=Tru
     name: str
 
 
-Event: TypeAlias = Envelope | TimerFired
+@final
+class Restarted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """The node's process has started again; `nonce` is drawn for this life alone (P95)."""
+
+    nonce: Nonce
+
+
+@final
+class Contradicted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """A peer has signed two frames that cannot both stand in its channel (P64).
+
+    Attributes:
+        peer: who has.
+        first, second: the frames as they came, sealed: anybody with the public key can check.
+    """
+
+    peer: NodeName
+    first: bytes
+    second: bytes
+
+
+Event: TypeAlias = Envelope | TimerFired | Contradicted | Restarted
 
 
 class Node(Protocol):

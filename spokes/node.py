@@ -23,7 +23,7 @@ from messaging.messages import (
     SpokeHalted,
     Watermark,
 )
-from messaging.node import Event, TimerFired
+from messaging.node import Contradicted, Event, TimerFired
 from messaging.units import Micros
 from spokes import closing, digests, orders, reservation, venue
 from spokes.state import SpokePolicy, SpokeState, Waiting
@@ -51,6 +51,10 @@ class Spoke:
         self.state.filled.clear()
         if type(event) is TimerFired:
             return self._fired(now_us, event.name)
+        if type(event) is Contradicted:
+            self.state.halted = True  # who has granted twice may have granted anything
+            return ()
+        assert type(event) is Envelope
         message = event.message
         if type(message) is MarketMoved:
             self.state.prices_usd6 = message.prices_usd6

@@ -17,11 +17,10 @@ from lab.scenario import Scenario
 from lab.stack.outside import border_driver
 from lab.stack.plan import KEYS, Plan, read_plan
 from lab.world import World, build
-from messaging.codec import decode_event
 from messaging.durable import DELIVERY, TIMER, Durable
 from messaging.endpoint import Endpoint
 from messaging.errors import InputRefused, ReplayDiverged
-from messaging.identity import read_signer
+from messaging.identity import read_entry, read_signer
 from messaging.node import Event, TimerFired
 from messaging.record import Record
 from messaging.store import Store
@@ -77,7 +76,7 @@ class Journals:
 
     def _journal(self, place: int, name: NodeId) -> Iterator[tuple[_Key, NodeId, Event]]:
         for at_us, data in self._rows(name, "SELECT at_us, event FROM journal ORDER BY place"):
-            event = decode_event(data)
+            event, _ = read_entry(data)
             yield _key(Micros(at_us), event, place), name, event
 
     def _last_us(self, name: NodeId) -> Micros:

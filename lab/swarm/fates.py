@@ -8,7 +8,7 @@ from math import log
 from lab.swarm.draws import Draws
 from lab.swarm.options import FAULTS, SKEW_S, Options
 from lab.swarm.reached import Struck
-from messaging.drivers.mortal import Death, Point
+from messaging.drivers.process import Death, Loss, Point
 from messaging.units import HUB, SECOND_US, Micros, NodeId
 
 REWOUND = 100
@@ -30,6 +30,7 @@ class Fates:
         self._down_us = options.ttl_s * SECOND_US
         self._deaths = {name: Draws(options.seed, f"death/{name}") for name in names}
         self._pauses = {name: Draws(options.seed, f"pause/{name}") for name in names}
+        self._losses = {name: Draws(options.seed, f"loss/{name}") for name in names}
         self._rounds = dict.fromkeys(names, 0)
         self._due = dict.fromkeys(names, 0)
         self._ahead = {name: self._jumps(options, name) for name in names}
@@ -85,7 +86,21 @@ class Fates:
             again=int(3 * draws[5]),
             truncated=truncated,
             rewound=int(REWOUND * draws[7]) if "rewind" in self._faults else 0,
+            loss=self._loss(name),
         )
+
+    def _loss(self, name: NodeId) -> Loss:
+        """Draw what a disk or somebody's backup does to a node's store, rarely."""
+        draws = self._losses[name].next()
+        if draws[0] < 0.3 * self._faults.get("backup", 0.0):
+            self._struck(FAULTS["backup"])
+            return Loss.BACKUP
+        if draws[1] < 0.3 * self._faults.get("lost_commit", 0.0):
+            self._struck(FAULTS["lost_commit"])
+            return Loss.LAST_COMMIT
+        if draws[2] < 0.3 * self._faults.get("twin", 0.0):
+            return Loss.SUPERVISOR
+        return Loss.NOTHING
 
     def pause_us(self, name: NodeId, now_us: Micros) -> int:
         """See `messaging.drivers.mortal.Fate`."""

@@ -11,7 +11,7 @@ from hub.node import Hub
 from hub.reservation import Reservation
 from lab.swarm.draws import Draws
 from messaging.codec import decode_frame
-from messaging.drivers.mortal import Parcel, Process
+from messaging.drivers.process import Parcel, Process
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InvariantViolated
@@ -30,6 +30,8 @@ def delivered_again(process: Process, draws: Draws, now_us: Micros) -> int:
     Raises:
         InvariantViolated: INV8, the state is another one afterwards.
     """
+    if process.durable.endpoint.unsynced or process.durable.endpoint.stopped:
+        return 0  # it hears nothing until the others have agreed to it
     endpoint, asked = _copy(process.durable.endpoint), 0
     history = process.history
     for _ in range(AGAIN if history else 0):

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from messaging.codec import decode_event, decode_frame, encode_frame
-from messaging.drivers.mortal import Parcel, Process, Wire
+from messaging.codec import decode_frame, encode_frame
+from messaging.drivers.mortal import Wire
+from messaging.drivers.process import Parcel, Process
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InvariantViolated
-from messaging.identity import NO_DIGEST, Sealed, Verifier
+from messaging.identity import NO_DIGEST, Sealed, Verifier, read_entry
 from messaging.messages import CHANNEL_FAMILIES
 from messaging.topics import Route, topic_of
 from messaging.units import Micros, NodeId
@@ -29,6 +30,11 @@ class Published:
         self._wire = wire
         self._processes = {process.name: process for process in processes}
         self.frames: dict[tuple[str, int], bytes] = {}  # (topic, number) -> as it first left
+
+    def leave_out(self, name: NodeId) -> None:
+        """Expect nothing more of a node that is put back to an older state, or runs twice."""
+        self._processes.pop(name, None)
+        self.frames = {key: data for key, data in self.frames.items() if _sender(data) != name}
 
     def carry(self, route: Route, seq: int, data: bytes, now_us: Micros) -> Iterable[Parcel]:
         """See `messaging.drivers.mortal.Wire`."""
@@ -80,12 +86,17 @@ def _frame_of(data: bytes) -> Envelope:
     return decode_frame(_sealed.decode(data).frame)
 
 
+def _sender(data: bytes) -> NodeId:
+    return _frame_of(data).sender
+
+
 def _derived(process: Process, endpoint: Endpoint) -> Mapping[tuple[str, int], bytes]:
     """Return the frames that a journal gives, by topic and number, each as it first left."""
     found: dict[tuple[str, int], bytes] = {}
     endpoint.start()
     for entry in process.store.entries():
-        for output in endpoint.handle(Micros(entry.at_us), decode_event(entry.event)):
+        event, _ = read_entry(entry.event)
+        for output in endpoint.handle(Micros(entry.at_us), event):
             if type(output) is Envelope and output.family in CHANNEL_FAMILIES and output.seq:
                 found.setdefault((topic_of(output), output.seq), encode_frame(output))
     return found

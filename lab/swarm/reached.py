@@ -13,6 +13,7 @@ from hub.node import Hub
 from hub.state import HubState
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
+from messaging.envelope import Envelope
 from messaging.messages import (
     LiquidationOrdered,
     Message,
@@ -20,7 +21,7 @@ from messaging.messages import (
     ReservationRenewed,
     ReservationRequested,
 )
-from messaging.node import Event, TimerFired
+from messaging.node import Event
 from messaging.units import Micros, NodeId, ReservationId
 from spokes.node import Spoke
 from spokes.reservation import State as Held
@@ -29,7 +30,7 @@ from spokes.state import SpokeState
 HELD, OVERDUE, ACTIVE, CLOSED = "held", "overdue", "active", "closed"
 STATES = (HELD, OVERDUE, ACTIVE, CLOSED)  # of a reservation: two at the hub, two at a spoke
 AT_HUB = {reservation.State.HELD: HELD, reservation.State.OVERDUE: OVERDUE}
-GROUPS = ("F1", "F2", "F3", "F4", "F5", "F7", "F8", "F9", "F10", "F12", "F13")
+GROUPS = ("F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F12", "F13")
 
 
 class Reached:
@@ -116,7 +117,7 @@ class Reached:
     def _after_spoke(
         self, spoke: SpokeState, now_us: Micros, event: Event, effects: Sequence[Effect]
     ) -> None:
-        if type(event) is not TimerFired:
+        if type(event) is Envelope:
             self._taken(spoke, event.message)
         for rid in spoke.changed_rids:
             self._credits[rid] = spoke.credits[rid].state

@@ -22,7 +22,8 @@ from lab.swarm.rarities import Greedy, Impatient, narrow
 from lab.swarm.reached import Reached, spoken
 from lab.swarm.wire import Wire
 from messaging.codec import encode_frame
-from messaging.drivers.mortal import MortalDriver, Parcel, Process
+from messaging.drivers.mortal import MortalDriver
+from messaging.drivers.process import Parcel, Process
 from messaging.effects import Effect
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
@@ -128,11 +129,13 @@ class Trial:
             self._born,
         )
 
-    def _born(self, endpoint: Endpoint) -> None:
+    def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
         if self._checker is None:
             return
-        self._checker.watch(endpoint)
+        self._checker.watch(endpoint, restored=restored)
+        if restored and self._published is not None:
+            self._published.leave_out(endpoint.name)
         self._reached.watch(endpoint)
         endpoint.observers.append(partial(self._note, endpoint.name))
 
@@ -147,10 +150,7 @@ class Trial:
     @property
     def newest(self) -> list[tuple[Micros, NodeId, str]]:
         """Return the last events: when, where, what."""
-        return [
-            (at_us, name, event.name if type(event) is TimerFired else spoken(event.message))
-            for at_us, name, event in self._newest
-        ]
+        return [(at_us, name, _what(event)) for at_us, name, event in self._newest]
 
     def _script(self, scenario: Scenario) -> Iterator[Parcel]:
         """Yield what the world outside says; traders fall silent with the safety phase."""
@@ -184,7 +184,8 @@ class Trial:
             self._phase(Micros(self._until_us - drain_us), until_event)
             said = rest.said(self.endpoints())
             self._phase(self._until_us, until_event)
-            if self.driver.events < until_event and self._checker is not None:
+            whole = not self.driver.stopped and not self.driver.counts["doubled"]
+            if self.driver.events < until_event and whole and self._checker is not None:
                 rest.rested(self._checker, self.endpoints(), said, self._until_us)
                 self._check_published()
         except (OmnimarginError, AssertionError, LookupError) as error:
@@ -242,6 +243,12 @@ class Trial:
             self._reached.look_for_full()
         if ask:
             self._ask()
+
+
+def _what(event: Event) -> str:
+    if type(event) is Envelope:
+        return spoken(event.message)
+    return event.name if type(event) is TimerFired else type(event).__name__
 
 
 def _halts(scenario: Scenario) -> list[tuple[Micros, str]]:

@@ -15,7 +15,7 @@ from lab.swarm.draws import Draws
 from lab.swarm.options import FAULTS, Options
 from lab.swarm.reached import Struck
 from messaging.codec import decode_frame, encode_frame
-from messaging.drivers.mortal import Parcel
+from messaging.drivers.process import Parcel
 from messaging.identity import NO_DIGEST, Sealed, Signer
 from messaging.messages import Message, PricePublished
 from messaging.network import Window, WindowKind

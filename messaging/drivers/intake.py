@@ -21,7 +21,7 @@ from messaging.drivers.clock import Clock
 from messaging.durable import AT, DELIVERY, read_order
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost
-from messaging.identity import SEALED_BYTES_MAX, Verifier
+from messaging.identity import SEALED_BYTES_MAX, Link, Verifier
 from messaging.topics import Route
 from messaging.units import Micros, NodeId
 
@@ -79,7 +79,7 @@ class Stream:
             order = read_order(headers, frame)
             due_us = Micros(min(_number(headers.get(AT), frame.sent_us), now_us))
             place: Place = (due_us, DELIVERY, order.left_us, order.cause, rank, order.number)
-            yield Arrival(place, self, offset, frame, sealed.frame, _NO_REASON)
+            yield Arrival(place, self, offset, frame, value, _NO_REASON, sealed.link())
         self.read = records[-1].offset + 1
         # The writer sets the time of a record, so it may be anything.
         written_us = clock.at_us(records[-1].timestamp * 1_000_000)
@@ -108,8 +108,9 @@ class Arrival(NamedTuple):
     Attributes:
         place: where it stands among all events.
         stream, offset: the topic it is from, and where it stood there.
-        frame, data: the frame and its encoding; None and the raw bytes if it is refused.
+        frame, data: the frame, and the bytes as they came; None if it is refused.
         why: why it is refused, with where it stood, for the dead letters.
+        link: what ties the frame into its stream; None if it is refused.
     """
 
     place: Place
@@ -118,6 +119,7 @@ class Arrival(NamedTuple):
     frame: Envelope | None
     data: bytes
     why: Mapping[str, str]
+    link: Link | None = None
 
 
 class Intake:

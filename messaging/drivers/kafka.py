@@ -186,7 +186,9 @@ class KafkaNode:
         due_us = arrival.place[0]
         if due_us < durable.at_us:
             self.late += 1
-        durable.take(max(due_us, durable.at_us), arrival.frame, arrival.data)
+        assert arrival.link is not None
+        at_us = max(due_us, durable.at_us)
+        durable.take(at_us, arrival.frame, arrival.data, arrival.link)
 
     def _patience_ms(self, intake: Intake) -> int:
         """Return how long to wait for records: not beyond the next timer."""

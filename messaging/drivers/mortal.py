@@ -9,57 +9,21 @@ front of it again, as the broker would hand it out.
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from hashlib import blake2b
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from messaging.codec import decode_frame, encode_event
+from messaging.drivers.process import NEVER_US, Death, Loss, Parcel, Point, Process
 from messaging.durable import Durable
 from messaging.endpoint import Endpoint
 from messaging.errors import FrameRefused, ReplayDiverged
-from messaging.identity import Signer, Verifier
 from messaging.memory import MemoryStore
-from messaging.node import TimerFired
+from messaging.node import Restarted, TimerFired
 from messaging.store import Row
 from messaging.topics import Route
 from messaging.units import Micros, NodeId
 
 TIMER, DELIVERY, BIRTH = range(3)  # at one instant, in this order
-NEVER_US = Micros(2**62)
-REWOUND_MAX = 200
-
-
-class Point(StrEnum):
-    """When a process dies."""
-
-    BEFORE_COMMIT = "before commit"
-    AFTER_COMMIT = "after commit"
-    AFTER_PUBLISH = "after publish before mark"
-
-
-class Death(NamedTuple):
-    """How a process dies.
-
-    Attributes:
-        point: when in its round. down_us: for how long.
-        again: how often it dies while it recovers.
-        truncated: what the broker had for it is gone, but for what comes over the broker alone.
-        rewound: how many records that it has committed come again.
-    """
-
-    point: Point
-    down_us: int
-    again: int = 0
-    truncated: bool = False
-    rewound: int = 0
-
-
-class Parcel(NamedTuple):
-    """Bytes on their way to the reader of a route."""
-
-    at_us: Micros
-    route: Route
-    data: bytes
 
 
 class Wire(Protocol):
@@ -90,56 +54,12 @@ class Fate(Protocol):
         ...
 
 
-class Process:
-    """One node, its store, and what the broker has for it.
-
-    Attributes:
-        durable: the node as it is, also while the process is down: what its store gives.
-        up: whether it runs.
-        arrived: what the broker has for it and it has not committed.
-        history: the newest of what it has committed.
-        ready_us: until then it does nothing. woken_us: when it is looked after next.
-        birth: how often it has died.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[], Endpoint],
-        signer: Signer,
-        verifier: Verifier,
-        *,
-        batch: int,
-        snapshot_events: int,
-    ) -> None:
-        """`batch` is the most events of one commit."""
-        self._make = make
-        self._signer = signer
-        self._snapshot_events = snapshot_events
-        self.verifier = verifier
-        self.batch = batch
-        self.store = MemoryStore()
-        self.arrived: deque[Parcel] = deque()
-        self.history: deque[Parcel] = deque(maxlen=REWOUND_MAX)
-        self.up = True
-        self.ready_us = 0
-        self.woken_us = NEVER_US
-        self.published = 0
-        self.birth = 0
-        self.durable = self.fold()
-        self.name = self.durable.endpoint.name
-
-    def fold(self) -> Durable:
-        """Return the node as a new process finds it."""
-        return Durable(
-            self._make(), self.store, self._signer, snapshot_events=self._snapshot_events
-        )
-
-
 class MortalDriver:
     """Processes over a wire, with the world outside as a script.
 
     Attributes:
         counts: how often what has happened.
+        stopped: nodes that may not go on, and why.
         events: handled and committed. now_us: virtual time.
     """
 
@@ -150,12 +70,16 @@ class MortalDriver:
         outside: Iterator[Parcel],
         wire: Wire,
         fate: Fate,
-        born: Callable[[Endpoint], None],
+        born: Callable[[Endpoint, bool], None],
     ) -> None:
-        """`outside` yields what the world says, by time; `born` is told of each new endpoint."""
-        self._processes = processes
+        """Let them run.
+
+        `outside` yields what the world says, by time; `born` is told of each new endpoint, and
+        whether it is one that the others have yet to agree to: restored, or a second one.
+        """
+        self._processes = list(processes)
         self._routes = {route.topic: route for route in routes}
-        self._by_name = {process.name: index for index, process in enumerate(processes)}
+        self._by_name = {process.name: [index] for index, process in enumerate(processes)}
         self._outside = outside
         self._next = next(outside, None)
         self.wire = wire
@@ -165,10 +89,11 @@ class MortalDriver:
         self._pushed = 0
         self._digest = blake2b(digest_size=16)
         self.counts: Counter[str] = Counter()
+        self.stopped: dict[NodeId, str] = {}
         self.events = 0
         self.now_us = Micros(0)
         for index, process in enumerate(processes):
-            born(process.durable.endpoint)
+            born(process.durable.endpoint, False)
             self._wake(index)
 
     @property
@@ -205,6 +130,8 @@ class MortalDriver:
     def rouse(self) -> None:
         """Let every process run from now on that is down or stands still."""
         for index, process in enumerate(self._processes):
+            if process.ended:
+                continue
             process.ready_us = self.now_us
             if not process.up:
                 self._push(self.now_us, BIRTH, index, process.birth)
@@ -213,8 +140,7 @@ class MortalDriver:
     def put(self, parcels: Iterable[Parcel]) -> None:
         """Put parcels on their way; those to nobody here are dropped."""
         for parcel in parcels:
-            index = self._by_name.get(parcel.route.receiver)
-            if index is not None:
+            for index in self._by_name.get(parcel.route.receiver, ()):
                 at_us = Micros(max(parcel.at_us, self.now_us))
                 self._push(at_us, DELIVERY, index, parcel)
 
@@ -239,6 +165,9 @@ class MortalDriver:
         process = self._processes[index]
         while process.up and self._has_work(process):
             death = self.fate.death(process.name, self.now_us)
+            if death is not None and death.loss is Loss.SUPERVISOR:
+                self._double(index, death)
+                death = None
             if death is not None and death.point is Point.BEFORE_COMMIT:
                 process.durable.endpoint.observers.clear()  # nobody will ever know of this round
                 known = self.events, self._digest.copy()
@@ -246,15 +175,17 @@ class MortalDriver:
                 self.events, self._digest = known
                 self._die(index, death)
                 return
-            for _ in range(self._handle(process)):
-                process.history.append(process.arrived.popleft())
+            lost = process.store.copy() if death and death.loss is Loss.LAST_COMMIT else None
+            process.done_with(self._handle(process))
             rows = process.durable.commit({}, process.published)
+            if self._stops(process):
+                return
             if death is not None and death.point is Point.AFTER_COMMIT:
                 self._die(index, death)
                 return
             self._publish(process, rows)
             if death is not None:
-                self._die(index, death)
+                self._die(index, death, lost)
                 return
             pause_us = self.fate.pause_us(process.name, self.now_us)
             if pause_us:
@@ -264,15 +195,34 @@ class MortalDriver:
                 return
         self._wake(index)
 
+    def _stops(self, process: Process) -> bool:
+        """Tell whether the node may not go on (P60)."""
+        endpoint = process.durable.endpoint
+        if endpoint.stopped:
+            self.counts["stopped"] += 1
+            self.stopped[process.name] = endpoint.stopped
+            process.up, process.ended = False, True
+            return True
+        if process.restored and not process.nonce and not endpoint.unsynced:
+            self.counts["restored"] += 1
+            process.restored = False
+        return False
+
     def _has_work(self, process: Process) -> bool:
         timer = process.durable.next_timer()
         local_us = self.fate.local_us(process.name, self.now_us)
-        return bool(process.arrived) or (timer is not None and timer[0] <= local_us)
+        return bool(process.arrived or process.nonce) or (
+            timer is not None and timer[0] <= local_us
+        )
 
     def _handle(self, process: Process) -> int:
         """Handle a commit's worth of events; return how many of them were records."""
         durable, taken = process.durable, 0
         now_us = Micros(max(self.fate.local_us(process.name, self.now_us), durable.at_us))
+        if process.nonce:
+            durable.restart(now_us, process.nonce)
+            self._note(process, now_us, encode_event(Restarted(process.nonce)))
+            process.nonce = b""
         for _ in range(process.batch):
             timer = durable.next_timer()
             if timer is not None and timer[0] <= now_us:
@@ -297,7 +247,7 @@ class MortalDriver:
             return
         if durable.is_repeat(route, frame):
             return
-        durable.take(now_us, frame, sealed.frame)
+        durable.take(now_us, frame, parcel.data, sealed.link())
         self._note(process, now_us, sealed.frame)
 
     def _note(self, process: Process, now_us: Micros, data: bytes) -> None:
@@ -314,17 +264,26 @@ class MortalDriver:
                 continue
             self.put(self.wire.carry(route, row.seq, row.data, self.now_us))
 
-    def _die(self, index: int, death: Death) -> None:
-        """Lose what is in memory. What the store gives is what everybody may see meanwhile."""
+    def _die(self, index: int, death: Death, lost: MemoryStore | None = None) -> None:
+        """Lose what is in memory. What the store gives is what everybody may see meanwhile.
+
+        `lost` is the store without what the disk has only said to have.
+        """
         process = self._processes[index]
         self.counts[f"died {death.point}"] += 1
         before = process.durable
         before.endpoint.observers.clear()
+        if death.loss is Loss.BACKUP:
+            lost = process.backup
+        if lost is not None:
+            self.counts[f"lost {death.loss}"] += 1
+            process.go_back_to(lost)
+            death = death._replace(rewound=0)  # it reads again from further back
         for _ in range(death.again):
             self.counts["died in recovery"] += 1
             process.fold()
         process.durable = process.fold()
-        if death.point is not Point.BEFORE_COMMIT:
+        if death.point is not Point.BEFORE_COMMIT and lost is None:
             self._compare(process, before)
         process.up = False
         process.published = process.store.published
@@ -337,8 +296,22 @@ class MortalDriver:
             again = list(process.history)[-death.rewound :]
             self.counts["rewound"] += len(again)
             process.arrived.extendleft(reversed(again))
-        self._born(process.durable.endpoint)
+        self._born(process.durable.endpoint, process.restored)
         self._push(Micros(self.now_us + death.down_us), BIRTH, index, process.birth)
+
+    def _double(self, index: int, death: Death) -> None:
+        """Let a second process of a node start, for somebody has taken the first one for dead."""
+        self.counts["doubled"] += 1
+        process = self._processes[index]
+        twin = process.twin(len(self._by_name[process.name]))
+        self._born(twin.durable.endpoint, True)
+        self._by_name[process.name].append(len(self._processes))
+        self._processes.append(twin)
+        for at_us, kind, receiver, _, what in sorted(self._queue):
+            if kind == DELIVERY and receiver == index:
+                self._push(at_us, kind, len(self._processes) - 1, what)
+        due_us = Micros(self.now_us + death.down_us)
+        self._push(due_us, BIRTH, len(self._processes) - 1, twin.birth)
 
     def _compare(self, process: Process, before: Durable) -> None:
         """A journal gives the state that its process had (P88)."""
@@ -351,6 +324,7 @@ class MortalDriver:
         """Go on: what is not certain to have left leaves first, as the same bytes (P90)."""
         process = self._processes[index]
         process.up, process.ready_us = True, self.now_us
+        process.conceive()
         self._publish(process, process.durable.unpublished())
         process.woken_us = NEVER_US
 

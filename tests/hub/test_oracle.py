@@ -53,6 +53,7 @@ class Desk:
         renewals_max: int = 0,
         cap_usd6: int = CAP,
         insurance_usd6: int = 0,
+        hold_us: int = 0,
         priced: bool = True,
     ) -> None:
         zones = tuple(
@@ -62,6 +63,7 @@ class Desk:
                 command_us=0,
                 overdue_after_us=LATE,
                 renewals_max=renewals_max,
+                hold_us=hold_us,
             )
             for name in (BASE, SOL)
         )

@@ -9,10 +9,11 @@ from lab import running
 from lab.result import Result
 from lab.stack import journals
 from lab.world import build
-from messaging.codec import decode_event, encode_frame
+from messaging.codec import encode_frame
 from messaging.effects import Effect
 from messaging.endpoint import Endpoint, Output
 from messaging.envelope import Envelope
+from messaging.identity import read_entry
 from messaging.messages import CHANNEL_FAMILIES, Family
 from messaging.node import Event
 from messaging.record import Record
@@ -47,7 +48,7 @@ class Heard:
             query = "SELECT place, event FROM journal WHERE place > ? ORDER BY place"
             for place_, data in rows(path, query, place):
                 self._places[path] = place_
-                event = decode_event(data)
+                event, _ = read_entry(data)
                 if type(event) is Envelope and event.seq:
                     self._numbers.setdefault(topic_of(event), set()).add(event.seq)
 

@@ -10,16 +10,17 @@ from lab import running, world
 from lab.scenario import Scenario
 from lab.stack.journals import Journals, endpoint_of, verify
 from lab.stack.plan import KEYS, Plan, write_plan
-from messaging.codec import decode_event, encode_event
+from messaging.codec import encode_event
 from messaging.durable import Durable
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputRefused, OmnimarginError, ReplayDiverged
-from messaging.identity import read_signer, write_keys
+from messaging.identity import read_entry, read_signer, write_keys
 from messaging.messages import MarketMoved, PricePublished
 from messaging.node import TimerFired
 from messaging.record import Record
 from messaging.store import Entry, Store
 from messaging.units import HUB, NodeId, Usd6
+from tests.messaging.seals import Seals
 from tests.messaging.test_durable import small
 
 BASE = NodeId("base")
@@ -36,6 +37,7 @@ PLAN = Plan(
 def write_stack(folder: Path, scenario: Scenario, records: list[Record]) -> None:
     """Leave what a stack leaves whose nodes saw this, its nodes stopped cleanly."""
     names = (*world.names_of(scenario), HUB)
+    seals = Seals(records)
     write_plan(folder, PLAN, scenario)
     write_keys(folder / KEYS, names)
     for name in names:
@@ -49,7 +51,8 @@ def write_stack(folder: Path, scenario: Scenario, records: list[Record]) -> None
                 if isinstance(record.event, TimerFired):
                     durable.fire(record.at_us, record.event.name)
                 else:
-                    durable.take(record.at_us, record.event, encode_event(record.event))
+                    assert isinstance(record.event, Envelope)
+                    durable.take(record.at_us, record.event, *seals.of(record.event))
             durable.commit({}, 0)
             durable.snapshot(durable.fingerprint())
 
@@ -153,7 +156,7 @@ def test_of_a_node_that_was_killed_two_folds_are_compared(stack: Path) -> None:
 
 def dearer(data: bytes) -> bytes:
     """Return the event with the price of one asset a millionth of a dollar higher."""
-    event = decode_event(data)
+    event, _ = read_entry(data)
     assert isinstance(event, Envelope)
     match event.message:
         case PricePublished(price_usd6=price_usd6) as printed:

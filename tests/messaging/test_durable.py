@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lab.scenario import Scenario
 from lab.stack.journals import endpoint_of
 from lab.world import build
-from messaging.codec import encode_event, encode_frame
+from messaging.codec import encode_frame
 from messaging.durable import DELIVERY, TIMER, Durable, Order, code_of, read_order, trace_of
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost, StoreFailed
@@ -36,6 +36,7 @@ from messaging.record import Record
 from messaging.store import Entry, Headers, Row, Snapshot, Store
 from messaging.topics import channel_topic, routes, topic_of
 from messaging.units import HUB, Height, Micros, NodeId
+from tests.messaging.seals import Seals
 from tests.simulation.small import scenario
 
 ROOT = Path(__file__).parent.parent.parent
@@ -66,9 +67,19 @@ def small() -> Scenario:
 
 
 @cache
+def everything() -> list[Record]:
+    return list(build(small()).driver().run())
+
+
+@cache
+def seals() -> Seals:
+    return Seals(everything())
+
+
+@cache
 def seen_by(name: NodeId) -> list[Record]:
     """Return what a node saw and did in virtual time."""
-    return [record for record in build(small()).driver().run() if record.node == name]
+    return [record for record in everything() if record.node == name]
 
 
 class Said(NamedTuple):
@@ -139,7 +150,8 @@ class Life:
                 durable.fire(record.at_us, record.event.name)
             else:
                 assert timer is None or timer[0] >= record.at_us
-                durable.take(record.at_us, record.event, encode_event(record.event))
+                assert isinstance(record.event, Envelope)
+                durable.take(record.at_us, record.event, *seals().of(record.event))
 
     def commit(self, mark: int = 0) -> list[Row]:
         """Commit with the cursor of the last event; mark so many more rows as published."""

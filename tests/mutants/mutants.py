@@ -29,9 +29,10 @@ from lab.swarm.options import draw
 from lab.swarm.trial import Trial
 from messaging.channel import Inbox, Outbox
 from messaging.drivers.mortal import MortalDriver
-from messaging.durable import Durable, decode_event
+from messaging.durable import Durable
 from messaging.envelope import Envelope
 from messaging.errors import OmnimarginError
+from messaging.identity import read_entry
 from messaging.memory import MemoryStore
 from messaging.messages import Watermark
 from messaging.units import Micros
@@ -144,7 +145,7 @@ def _soft_mark(advance: Any) -> Any:
 
 def _unjournalled_timer(journal: Any) -> Any:
     def spoiled(self: Durable, now_us: Micros, data: bytes) -> None:
-        if isinstance(decode_event(data), Envelope):
+        if isinstance(read_entry(data)[0], Envelope):
             journal(self, now_us, data)
 
     return spoiled

@@ -136,6 +136,18 @@ def test_a_zone_cap_bounds_what_a_spoke_may_hold() -> None:
     assert 0 < max(reserved) <= 20_000 * 10**6
 
 
+def test_held_gains_keep_the_books_whole_and_come_through_in_the_end() -> None:
+    """A hold as long as the run holds most gains; one of a minute hardly any at its end."""
+    left_usd6 = []
+    for hold_s in (60.0, 21_600.0):
+        spokes = [{"name": "base", "chain": "base", "gain_hold_s": hold_s}]
+        world = build(scenario(spokes=spokes, duration_h=5.0))
+        assert running.run(world).finding is None
+        left_usd6.append(world.hub.state.zones[0].held_usd6)
+
+    assert 0 <= left_usd6[0] < left_usd6[1] // 10
+
+
 @pytest.mark.parametrize("loss_ppm", [10_000, 50_000])
 def test_channels_keep_up_with_losses_that_come_faster_than_round_trips(loss_ppm: int) -> None:
     """The hub's view stays about as old as one lost message makes it, however long the run."""

@@ -21,7 +21,8 @@ from lab.swarm import rest
 from lab.swarm.keyed import Seals, signer_of, verifier_of
 from lab.swarm.rarities import Impatient
 from messaging.codec import encode_frame
-from messaging.drivers.mortal import Death, MortalDriver, Parcel, Point, Process
+from messaging.drivers.mortal import MortalDriver
+from messaging.drivers.process import Death, Parcel, Point, Process
 from messaging.endpoint import Endpoint
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.identity import NO_DIGEST
@@ -156,7 +157,7 @@ class Game(RuleBasedStateMachine):
             iter(()),
             self.pool,
             self.fate,
-            self.checker.watch,
+            lambda endpoint, restored: self.checker.watch(endpoint, restored=restored),
         )
         self.say_price()
         self.run(5)

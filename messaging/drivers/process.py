@@ -1,0 +1,157 @@
+"""A process of the simulator: one durable node, its store, and how it may end.
+
+It loses its memory when it dies and keeps its store, or what an old backup has of it.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple
+
+from messaging.durable import Durable
+from messaging.endpoint import Endpoint
+from messaging.identity import Signer, Verifier
+from messaging.memory import MemoryStore
+from messaging.topics import Route
+from messaging.units import Micros
+
+NEVER_US = Micros(2**62)
+REWOUND_MAX = 200
+
+
+class Point(StrEnum):
+    """When a process dies."""
+
+    BEFORE_COMMIT = "before commit"
+    AFTER_COMMIT = "after commit"
+    AFTER_PUBLISH = "after publish before mark"
+
+
+class Loss(StrEnum):
+    """What a process does not find again in its store (F6)."""
+
+    NOTHING = "nothing"
+    LAST_COMMIT = "last commit"  # the disk said it was there
+    BACKUP = "backup"  # all since its last start: somebody has put a copy back
+    SUPERVISOR = "supervisor"  # nothing, but it does not die: a second one starts beside it (F5)
+
+
+class Death(NamedTuple):
+    """How a process dies.
+
+    Attributes:
+        point: when in its round. down_us: for how long.
+        again: how often it dies while it recovers.
+        truncated: what the broker had for it is gone, but for what comes over the broker alone.
+        rewound: how many records that it has committed come again.
+        loss: what is gone from its store.
+    """
+
+    point: Point
+    down_us: int
+    again: int = 0
+    truncated: bool = False
+    rewound: int = 0
+    loss: Loss = Loss.NOTHING
+
+
+class Parcel(NamedTuple):
+    """Bytes on their way to the reader of a route."""
+
+    at_us: Micros
+    route: Route
+    data: bytes
+
+
+class Process:
+    """One node, its store, and what the broker has for it.
+
+    Attributes:
+        durable: the node as it is, also while the process is down: what its store gives.
+        up: whether it runs.
+        arrived: what the broker has for it and it has not committed.
+        history: the newest of what it has committed.
+        kept: all of it that comes over the broker alone, which the broker still has.
+        ready_us: until then it does nothing. woken_us: when it is looked after next.
+        number: of the processes of its node, from 0. birth: how often it has died.
+        nonce: of a life that has not begun yet; empty if it has.
+        backup: its store as it was at its last start.
+        restored: it goes on from an older store, and nobody has agreed to that yet.
+        ended: it may not go on.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Endpoint],
+        signer: Signer,
+        verifier: Verifier,
+        *,
+        batch: int,
+        snapshot_events: int,
+    ) -> None:
+        """`batch` is the most events of one commit."""
+        self._make = make
+        self._signer = signer
+        self._snapshot_events = snapshot_events
+        self.verifier = verifier
+        self.batch = batch
+        self.store = MemoryStore()
+        self.arrived: deque[Parcel] = deque()
+        self.history: deque[Parcel] = deque(maxlen=REWOUND_MAX)
+        self.kept: list[Parcel] = []
+        self.up = True
+        self.ready_us = 0
+        self.woken_us = NEVER_US
+        self.published = 0
+        self.number = self.birth = 0
+        self.nonce = b""
+        self.backup = self.store.copy()
+        self.restored = False
+        self.ended = False
+        self.durable = self.fold()
+        self.name = self.durable.endpoint.name
+
+    def done_with(self, count: int) -> None:
+        """Note that the first records of what the broker has are committed."""
+        for _ in range(count):
+            parcel = self.arrived.popleft()
+            self.history.append(parcel)
+            if parcel.route.ordered:
+                self.kept.append(parcel)
+
+    def go_back_to(self, store: MemoryStore) -> None:
+        """Find an older store, and in front of it what the broker has kept since."""
+        self.store, self.restored = store, True
+        self.arrived.extendleft(reversed(self.kept))
+        self.kept.clear()
+        self.history.clear()
+
+    def conceive(self) -> None:
+        """Let a life of its own begin with the next round (P95)."""
+        life = f"{self.name}/{self.number}/{self.birth}"
+        self.nonce = blake2b(life.encode(), digest_size=8).digest()
+        self.backup = self.store.copy()
+
+    def twin(self, number: int) -> "Process":
+        """Return one more process of the same node, with a store that says the same."""
+        other = Process(
+            self._make,
+            self._signer,
+            self.verifier,
+            batch=self.batch,
+            snapshot_events=self._snapshot_events,
+        )
+        other.number = number
+        other.store, other.restored = self.store.copy(), True
+        other.arrived, other.kept = self.arrived.copy(), self.kept.copy()
+        other.up = False
+        other.durable = other.fold()
+        other.published = other.store.published
+        return other
+
+    def fold(self) -> Durable:
+        """Return the node as a new process finds it."""
+        return Durable(
+            self._make(), self.store, self._signer, snapshot_events=self._snapshot_events
+        )
