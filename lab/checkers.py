@@ -91,7 +91,7 @@ class Checker:
         self._postings = 0
         self._until_sweep = SWEEP_EVENTS
         self._words = Words()
-        self._restored: dict[NodeId, Endpoint] = {}
+        self._restored: dict[NodeId, list[Endpoint]] = {}
         self._spoke_us: dict[NodeId, Micros] = dict.fromkeys(self._spokes, Micros(0))
         self.checked = 0
 
@@ -106,7 +106,7 @@ class Checker:
         node = endpoint.node
         self._words.watch(endpoint, restored=restored)
         if restored:
-            self._restored[node.name] = endpoint
+            self._restored.setdefault(node.name, []).append(endpoint)
             endpoint.observers.append(partial(self._until_agreed, endpoint))
         else:
             self._follow(node)
@@ -145,11 +145,9 @@ class Checker:
 
         Those hear it already, while what it is going to be followed as is not settled yet.
         """
-        endpoint = self._restored.get(name)
-        return (
-            endpoint is not None
-            and endpoint.node is not self._watched[name]
-            and not endpoint.stopped
+        return any(
+            endpoint.node is not self._watched[name] and endpoint.observers and not endpoint.stopped
+            for endpoint in self._restored.get(name, ())  # one that has died is observed no more
         )
 
     def _after(self, node: Node, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
