@@ -65,7 +65,7 @@ REQUIRED = (
     *("refused: expected a sealed frame", "refused: expected a frame of this deployment"),
     *("refused: expected a signature of hub", "refused: expected the key of hub"),
     *("LiquidationOrdered", "LiquidationDone: done", "LiquidationDone: expired"),
-    *("LiquidationDone: nothing_to_do", "two commands on one position"),
+    "LiquidationDone: nothing_to_do",
     *("MarginSet: reduce_only", "MarginSet: frozen", "MarginSet: open"),
     "DigestTold",
     *("delivered again", "told in either order", "frames derived anew"),  # INV8, INV9, INV10
