@@ -21,7 +21,7 @@ from multiprocessing import get_context
 import msgspec
 
 from benchmarks.throughput import march_2020
-from lab.swarm.keyed import signer_of, verifier_of
+from lab.swarm.keyed import Seals, signer_of, verifier_of
 from lab.world import build
 from messaging.codec import FRAME_BYTES_MAX, decode_event, decode_frame, encode_frame
 from messaging.envelope import Envelope
@@ -60,9 +60,9 @@ def sealed_frames() -> tuple[list[bytes], list[bytes], Verifier]:
             if type(effect) is Envelope and kinds[type(effect.message).__name__] < 40:
                 kinds[type(effect.message).__name__] += 1
                 frames.append(encode_frame(effect))
-    signer = signer_of(HUB, real=True)
+    signer = signer_of(HUB, Seals.REAL)
     sealed = [signer.seal(frame, NO_DIGEST)[0] for frame in frames]
-    return frames, sealed, verifier_of({HUB: signer.public}, real=True)
+    return frames, sealed, verifier_of({HUB: signer.public}, Seals.REAL)
 
 
 def mutated(data: bytes, other: bytes, dice: random.Random) -> bytes:

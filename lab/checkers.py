@@ -16,6 +16,7 @@ from hub.reservation import Reservation
 from hub.zone import Zone
 from lab.audit import Audit
 from lab.evidence import Evidence
+from lab.words import Words
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
@@ -31,6 +32,7 @@ from messaging.messages import (
 )
 from messaging.node import Event, Node
 from messaging.units import (
+    HUB,
     AccountId,
     Asset,
     LiquidationId,
@@ -88,6 +90,9 @@ class Checker:
         self._filled: dict[LiquidationId, int] = {}
         self._postings = 0
         self._until_sweep = SWEEP_EVENTS
+        self._words = Words()
+        self._restored: dict[NodeId, list[Endpoint]] = {}
+        self._spoke_us: dict[NodeId, Micros] = dict.fromkeys(self._spokes, Micros(0))
         self.checked = 0
 
         for endpoint in endpoints:
@@ -99,7 +104,9 @@ class Checker:
         One that was `restored` takes that place only when the others have agreed to it (P60).
         """
         node = endpoint.node
+        self._words.watch(endpoint, restored=restored)
         if restored:
+            self._restored.setdefault(node.name, []).append(endpoint)
             endpoint.observers.append(partial(self._until_agreed, endpoint))
         else:
             self._follow(node)
@@ -119,6 +126,8 @@ class Checker:
         node = endpoint.node
         if self._watched[node.name] is node:
             return
+        if isinstance(node, Spoke):
+            self._spoke_us[node.name] = now_us
         if endpoint.unsynced:
             if isinstance(node, Hub):
                 self._hear(event)
@@ -130,6 +139,16 @@ class Checker:
                 self._encumbered_usd6[account] = node.state.ledger.reserved_usd6(account)
         elif isinstance(node, Spoke):
             self._spoke_seen |= node.state.credits
+
+    def _in_doubt(self, name: NodeId) -> bool:
+        """Tell whether a node is put back and only some of the others have agreed to it.
+
+        Those hear it already, while what it is going to be followed as is not settled yet.
+        """
+        return any(
+            endpoint.node is not self._watched[name] and endpoint.observers and not endpoint.stopped
+            for endpoint in self._restored.get(name, ())  # one that has died is observed no more
+        )
 
     def _after(self, node: Node, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         if self._watched[node.name] is not node:
@@ -146,28 +165,37 @@ class Checker:
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub = self._hub
         self._hear(event)
-        if type(event) is Envelope and type(event.message) is DigestTold:
-            self._check_views(event.sender)
-        for effect in effects:
-            if type(effect) is Send and effect.family is Family.RESERVATION:
-                self._note_grant(effect, now_us)
-        self._check_encumbered()
-        for rid in hub.changed_rids:
-            self._check_reservation(hub.reservations[rid])
+        if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
+            if event.sender not in self._liars:
+                self.checked += 1
+                self._words.hear(HUB, event)
+            if type(event.message) is DigestTold:
+                self._check_views(event.sender)
+        if effects:
+            self._words.say(HUB, effects)
+            for effect in effects:
+                if type(effect) is Send and effect.family is Family.RESERVATION:
+                    self._note_grant(effect, now_us)
+        if hub.changed_rids:
+            self._check_encumbered()
+            for rid in hub.changed_rids:
+                self._check_reservation(hub.reservations[rid])
         for place in hub.changed:
             self.checked += 1
             self._audit.check(place)
         for zone in hub.zones:
-            self._check_alarm(zone.name, zone.halted)
+            self.checked += 1
+            if zone.halted is not None:
+                self._check_alarm(zone.name, zone.halted)
         if hub.ledger.postings != self._postings:
             self._postings = hub.ledger.postings
             self._check_balance()
         self._count_down()
 
-    def _check_alarm(self, spoke: NodeId, reason: HaltReason | None) -> None:
+    def _check_alarm(self, spoke: NodeId, reason: HaltReason) -> None:
         """Nobody accuses an honest spoke; where one lies, people may stop them all."""
         by_order = bool(self._liars) and reason is HaltReason.WATCHDOG
-        sound = reason is None or spoke in self._liars or by_order
+        sound = spoke in self._liars or by_order
         self._hold("ALARM", sound, f"{spoke} is honest", reason)
 
     def _after_spoke(
@@ -175,12 +203,19 @@ class Checker:
     ) -> None:
         if spoke.name in self._liars:
             return
+        self._spoke_us[spoke.name] = now_us
+        if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
+            self.checked += 1
+            self._words.hear(spoke.name, event)
         for rid in spoke.state.changed_rids:
             self._check_credit(spoke, rid)
-        self._check_fills(spoke)
-        for effect in effects:
-            if type(effect) is Send and type(effect.message) is StateReported:
-                self._note_positions(spoke, effect.message)
+        if spoke.state.filled:
+            self._check_fills(spoke)
+        if effects:
+            self._words.say(spoke.name, effects)
+            for effect in effects:
+                if type(effect) is Send and type(effect.message) is StateReported:
+                    self._note_positions(spoke, effect.message)
         self._count_down()
 
     def _count_down(self) -> None:
@@ -270,10 +305,18 @@ class Checker:
         return min(cash_usd6, min(equity_usd6) - max(initial_usd6))
 
     def _note_positions(self, spoke: Spoke, report: StateReported) -> None:
-        for market in spoke.state.policy.markets:
-            self._held[spoke.name, report.account, market.asset] = 0
-        for position in report.positions:
-            self._held[spoke.name, report.account, position.asset] = position.qty8
+        """Note what is held; nothing has grown while a liquidation of the account goes on."""
+        state, account = spoke.state, report.account
+        now = {position.asset: position.qty8 for position in report.positions}
+        live = any(state.orders[liq_id].command.account == account for liq_id in state.live)
+        for market in state.policy.markets:
+            key, after_qty8 = (spoke.name, account, market.asset), now.get(market.asset, 0)
+            if live:
+                before_qty8 = self._held.get(key, 0)
+                shrank = abs(after_qty8) <= abs(before_qty8) and after_qty8 * before_qty8 >= 0
+                what = f"{account} at {spoke.name} opens under liquidation, from {before_qty8}"
+                self._hold("INV15", shrank, what, after_qty8)
+            self._held[key] = after_qty8
 
     def _check_fills(self, spoke: Spoke) -> None:
         """Liquidations only reduce, to the bound and no further, and book what they do."""
@@ -323,7 +366,7 @@ class Checker:
         fresh_end = seen is None or seen.open
         if known.state in (reservation.State.RELEASED, reservation.State.SETTLED) and fresh_end:
             self._check_release(known)
-        self._check_both(known, self._credit(known))
+        self._check_both(known, self._spokes[known.spoke])
 
     def _check_encumbered(self) -> None:
         """What the ledger holds back of an account is what its reservations encumber (INV2)."""
@@ -355,9 +398,6 @@ class Checker:
         what = f"hub and {spoke} differ about open reservations"
         self._hold("VIEWS", cut.unequal == 0, what, f"{cut.unequal} of {cut.compared} digests")
 
-    def _credit(self, known: Reservation) -> Credit | None:
-        return self._spokes[known.spoke].state.credits.get(known.rid)
-
     def _check_credit(self, spoke: Spoke, rid: ReservationId) -> None:
         """Check one reservation of a spoke against its past and the hub."""
         credit = spoke.state.credits.get(rid)
@@ -373,19 +413,26 @@ class Checker:
         self._hold("INV1", credit.used_usd6 <= granted_usd6, "used more than granted", credit)
         known = self._hub.reservations.get(rid)
         if known is not None:
-            self._check_both(known, credit)
-        else:
+            self._check_both(known, spoke)
+        elif not self._in_doubt(HUB):
             self._hold("INV4", credit.state is not Held.ACTIVE, "active, unknown to hub", credit)
 
-    def _check_both(self, known: Reservation, credit: Credit | None) -> None:
+    def _check_both(self, known: Reservation, spoke: Spoke) -> None:
         """What a spoke may still use or has used is encumbered at the hub (INV3, INV4)."""
+        credit = spoke.state.credits.get(known.rid)
         if credit is None or known.spoke in self._liars:
             return
+        if self._in_doubt(spoke.name) or self._in_doubt(HUB):
+            return
+        claim_usd6 = credit.used_usd6
         if credit.state is Held.ACTIVE:
             self._hold("INV4", known.open, "active at the spoke, ended at the hub", known)
             claim_usd6 = credit.amount_usd6
-        else:
-            claim_usd6 = credit.used_usd6
+        elif credit.state is Held.REQUESTED and known.rid in self._granted_usd6:
+            # A grant under way can still be taken, until its last expiry on the spoke's chain.
+            chain_us = spoke.state.policy.chain.time_at(self._spoke_us[spoke.name])
+            if chain_us < self._expires_max_us[known.rid]:
+                claim_usd6 = self._granted_usd6[known.rid]
         if not known.carried:
             held = claim_usd6 <= known.encumbered_usd6
             self._hold("INV3", held, f"the spoke may claim {claim_usd6}", known)

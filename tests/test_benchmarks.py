@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import fuzz, pingpong, scenario
+from benchmarks import cost, fuzz, pingpong, scenario
 
 
 @pytest.mark.parametrize("name", pingpong.ENGINES)
@@ -23,3 +23,11 @@ def test_only_one_error_comes_out_of_the_decoder() -> None:
     assert one.digest == again.digest
     assert sum(one.refused.values()) + one.opened + one.decoded == 3_000
     assert one.decoded > 0
+
+
+def test_checks_and_signatures_cost_time_and_nothing_else() -> None:
+    report = cost.measure(0, 1, rounds=1, minutes=0.5)
+    assert len(report.ways) == len(cost.WAYS) == 6
+    assert all(way.per_s > 0 for way in report.ways)
+    assert report.ways[-1].slowdown == 1.0
+    assert report.events > 500

@@ -5,11 +5,12 @@ Like `messaging.dice`, for worlds so small that a block of a thousand draws woul
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from struct import unpack
+from struct import Struct
 from typing import TypeVar
 
 _T = TypeVar("_T")
 _WHOLE = 2.0**-64
+_unpack = Struct("<8Q").unpack
 
 
 class Draws:
@@ -23,8 +24,14 @@ class Draws:
 
     def row(self, number: int) -> tuple[float, ...]:
         """Return row `number`, eight draws."""
-        digest = blake2b(number.to_bytes(8), key=self._key, digest_size=64).digest()
-        return tuple(draw * _WHOLE for draw in unpack("<8Q", digest))
+        a, b, c, d, e, f, g, h = _unpack(
+            blake2b(number.to_bytes(8), key=self._key, digest_size=64).digest()
+        )
+        # Written out: it runs for every frame.
+        return (
+            a * _WHOLE, b * _WHOLE, c * _WHOLE, d * _WHOLE,
+            e * _WHOLE, f * _WHOLE, g * _WHOLE, h * _WHOLE,
+        )  # fmt: skip
 
     def next(self) -> tuple[float, ...]:
         """Return the row behind the last one."""

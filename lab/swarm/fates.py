@@ -6,7 +6,8 @@ Faults F4, F5 and F7 of docs/swarm.md.
 from math import log
 
 from lab.swarm.draws import Draws
-from lab.swarm.options import SKEW_S, Options
+from lab.swarm.options import FAULTS, SKEW_S, Options
+from lab.swarm.reached import Struck
 from messaging.drivers.process import Death, Loss, Point
 from messaging.units import HUB, SECOND_US, Micros, NodeId
 
@@ -21,8 +22,10 @@ class Fates:
         healed: nobody dies, stands still, or loses time any more.
     """
 
-    def __init__(self, options: Options, names: tuple[NodeId, ...]) -> None:
+    def __init__(self, options: Options, names: tuple[NodeId, ...], struck: Struck) -> None:
+        self._struck = struck
         self._faults = options.faults
+        self._pause = options.faults.get("pause", 0.0)
         self._safety_us = options.safety_s * SECOND_US
         self._down_us = options.ttl_s * SECOND_US
         self._deaths = {name: Draws(options.seed, f"death/{name}") for name in names}
@@ -55,6 +58,10 @@ class Fates:
             rounds = 1 + int(-log(1.0 - self._deaths[name].next()[0]) * mean)
             self._due[name] = self._rounds[name] + rounds
 
+    def jumps(self) -> list[Micros]:
+        """Return when some clock jumps."""
+        return [Micros(at_us) for ahead in self._ahead.values() for at_us, _ in ahead]
+
     def death(self, name: NodeId, now_us: Micros) -> Death | None:
         """See `messaging.drivers.mortal.Fate`."""
         if self.healed or not self._due[name]:
@@ -66,6 +73,10 @@ class Fates:
         self._draw_due(name)
         if draws[1] < 0.5 * self._faults.get("crash_loop", 0.0):
             self._due[name] = self._rounds[name] + 1  # again with its next round
+        self._struck(FAULTS["death"])
+        truncated = draws[6] < 0.5 * self._faults.get("truncate", 0.0)
+        if truncated or "rewind" in self._faults:
+            self._struck(FAULTS["rewind"])
         down_us = -log(1.0 - draws[2]) * 0.2 * self._down_us
         if draws[3] < 0.1:
             down_us += self._down_us * 2  # longer than any grant lives
@@ -73,7 +84,7 @@ class Fates:
             point=_POINTS[int(len(_POINTS) * draws[4])],
             down_us=int(down_us),
             again=int(3 * draws[5]),
-            truncated=draws[6] < 0.5 * self._faults.get("truncate", 0.0),
+            truncated=truncated,
             rewound=int(REWOUND * draws[7]) if "rewind" in self._faults else 0,
             loss=self._loss(name),
         )
@@ -82,8 +93,10 @@ class Fates:
         """Draw what a disk or somebody's backup does to a node's store, rarely."""
         draws = self._losses[name].next()
         if draws[0] < 0.3 * self._faults.get("backup", 0.0):
+            self._struck(FAULTS["backup"])
             return Loss.BACKUP
         if draws[1] < 0.3 * self._faults.get("lost_commit", 0.0):
+            self._struck(FAULTS["lost_commit"])
             return Loss.LAST_COMMIT
         if draws[2] < 0.3 * self._faults.get("twin", 0.0):
             return Loss.SUPERVISOR
@@ -91,21 +104,23 @@ class Fates:
 
     def pause_us(self, name: NodeId, now_us: Micros) -> int:
         """See `messaging.drivers.mortal.Fate`."""
-        strength = self._faults.get("pause", 0.0)
-        if self.healed or not strength:
+        strength = self._pause
+        if not strength or self.healed:
             return 0
         draws = self._pauses[name].next()
         if draws[0] >= 0.02 * strength:
             return 0
+        self._struck(FAULTS["pause"])
         long = self._down_us * 1.5 if draws[1] < 0.05 else 2.0 * SECOND_US
         return int(-log(1.0 - draws[2]) * long)
 
     def local_us(self, name: NodeId, now_us: Micros) -> Micros:
         """See `messaging.drivers.mortal.Fate`."""
-        ahead_us = 0
-        if self.healed:
+        ahead = self._ahead[name]
+        if not ahead or self.healed:
             return now_us
-        for at_us, found_us in self._ahead[name]:
+        ahead_us = 0
+        for at_us, found_us in ahead:
             if at_us <= now_us:
                 ahead_us = found_us
         return Micros(max(0, now_us + ahead_us))

@@ -35,7 +35,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         faults: name of each fault that is on -> how strong, from 0 to 1.
         way_s: mean time that a message takes between hub and spoke.
         safety_s: how long faults and load last, scenario time.
-        real_signatures: Ed25519; else a keyed hash in its place.
+        real_signatures: Ed25519; else signer and digest in its place.
+        audited: copies of the nodes are asked about INV8 and INV9, and journals gone through anew.
     """
 
     seed: int
@@ -54,6 +55,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_events: int
     renewals_max: int
     real_signatures: bool
+    audited: bool
     faults: dict[str, float]
 
 
@@ -90,6 +92,7 @@ def draw(seed: int, minutes: float) -> Options:
         snapshot_events=stream("snapshot").choice([50, 200, 800]),
         renewals_max=stream("renewals").whole(0, 2),
         real_signatures=stream("signatures").chance(0.01),
+        audited=stream("audited").chance(0.02),
         faults=faults,
     )
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from lab.swarm.draws import Draws
-from lab.swarm.options import Options
+from lab.swarm.options import FAULTS, Options
+from lab.swarm.reached import Struck
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
@@ -54,7 +55,9 @@ def narrow(endpoint: Endpoint) -> None:
 class Greedy:
     """Traders who place the same order on every chain at once, as large as can be."""
 
-    def __init__(self, options: Options, spokes: Sequence[NodeId]) -> None:
+    def __init__(self, options: Options, spokes: Sequence[NodeId], struck: Struck) -> None:
+        self._struck = struck
+        self._busy = "burst" in options.faults
         self._share = 0.5 * options.faults.get("last_unit", 0.0)
         self._draws = Draws(options.seed, "greedy")
         self._spokes = spokes
@@ -65,7 +68,10 @@ class Greedy:
         order = frame.message
         assert type(order) is OrderPlaced
         yield self._numbered(frame)
+        if self._busy:
+            self._struck(FAULTS["burst"])
         if order.qty8 and self._draws.chance(self._share):
+            self._struck(FAULTS["last_unit"])
             for spoke in self._spokes:
                 order_id = order.order_id + 1_000_000
                 qty8 = Qty8(order.qty8 * 2)

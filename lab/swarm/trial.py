@@ -12,21 +12,23 @@ from lab import world
 from lab.checkers import Checker
 from lab.scenario import Scenario
 from lab.stack.outside import border_driver
-from lab.swarm import rest
+from lab.swarm import laws, rest
+from lab.swarm.draws import Draws
 from lab.swarm.fates import Fates
-from lab.swarm.keyed import signer_of, verifier_of
+from lab.swarm.keyed import Seals, impostor_of, signer_of, verifier_of
 from lab.swarm.options import Options, drain_s, scenario_of
+from lab.swarm.published import Published
 from lab.swarm.rarities import Greedy, Impatient, narrow
+from lab.swarm.reached import Reached, spoken
 from lab.swarm.wire import Wire
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver
 from messaging.drivers.process import Parcel, Process
-from messaging.effects import Effect, Send
+from messaging.effects import Effect
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
-from messaging.errors import OmnimarginError
+from messaging.errors import InvariantViolated, OmnimarginError, ReplayDiverged
 from messaging.identity import NO_DIGEST
-from messaging.messages import Message
 from messaging.node import Event, TimerFired
 from messaging.topics import routes, topic_of
 from messaging.units import HUB, MARKET, ORACLE, SECOND_US, TRADERS, Micros, NodeId
@@ -36,6 +38,8 @@ from spokes.state import SpokePolicy
 STRANGER = NodeId("stranger")
 EVENTS_MAX = 200_000
 NEWEST = 40  # events shown with a finding
+LOOK_EVERY = 30  # rounds
+ASKED_EVERY = 300  # rounds between two questions about INV8 and INV9
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -72,23 +76,31 @@ class Trial:
         counts: sometimes-counters; see docs/swarm.md. newest: the last events.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(
+        self, options: Options, *, checks: bool = True, seals: Seals | None = None
+    ) -> None:
+        """Without `seals`, those that are drawn; without `checks` it only shows its speed."""
         self.options = options
         scenario = scenario_of(options)
         self._until_us = Micros(int(scenario.duration_h * 3_600 * SECOND_US))
         self._safety_us = Micros(int(options.safety_s * SECOND_US))
         names, deposits = world.names_of(scenario), world.deposits_of(scenario)
         self._routes = routes(names)
-        self._fates = Fates(options, (*names, HUB))
-        real = options.real_signatures
+        self._reached = Reached()
+        struck = self._reached.struck
+        self._fates = Fates(options, (*names, HUB), struck)
+        seals = seals or (Seals.REAL if options.real_signatures else Seals.KEYED)
         everyone = (HUB, *names, MARKET, ORACLE, TRADERS)
-        signers = {name: signer_of(name, real=real) for name in (*everyone, STRANGER)}
-        verifier = verifier_of({name: signers[name].public for name in everyone}, real=real)
+        signers = {name: signer_of(name, seals) for name in everyone}
+        verifier = verifier_of({name: signers[name].public for name in everyone}, seals)
         self._signers = signers
-        self._wire = Wire(options, self._routes, signers[ORACLE], signers[STRANGER])
+        self._verifier = verifier
+        stranger = signer_of(STRANGER, seals)
+        strangers = {name: (stranger, impostor_of(STRANGER, name, seals)) for name in everyone}
+        self._wire = Wire(options, self._routes, signers[ORACLE], strangers, struck)
         self.counts: Counter[str] = Counter()
-        self._seen = 0
-        self.newest: deque[tuple[Micros, NodeId, str]] = deque(maxlen=NEWEST)
+        self._turns = sorted([*_halts(scenario), *((at_us, "F7") for at_us in self._fates.jumps())])
+        self._newest: deque[tuple[Micros, NodeId, Event]] = deque(maxlen=NEWEST)
 
         self._processes = [
             Process(
@@ -103,44 +115,55 @@ class Trial:
         nodes = [one.durable.endpoint.node for one in self._processes]
         hub = nodes[-1]
         assert isinstance(hub, Hub)
-        self._checker = Checker(
-            hub, tuple(node for node in nodes if isinstance(node, Spoke)), (), deposits
-        )
+        spokes = tuple(node for node in nodes if isinstance(node, Spoke))
+        self._checker = Checker(hub, spokes, (), deposits) if checks else None
+        audited = checks and options.audited
+        self._published = Published(self._wire, self._processes) if audited else None
+        self._asks = Draws(options.seed, "asks")
         self.driver = MortalDriver(
             self._processes,
             self._routes,
             self._script(scenario),
-            self._wire,
+            self._published or self._wire,
             self._fates,
             self._born,
         )
 
     def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
+        if self._checker is None:
+            return
         self._checker.watch(endpoint, restored=restored)
-        endpoint.observers.append(partial(self._count, endpoint.name))
+        if restored and self._published is not None:
+            self._published.leave_out(endpoint.name)
+        self._reached.watch(endpoint)
+        endpoint.observers.append(partial(self._note, endpoint.name))
 
-    def _count(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
-        """Count what is said, with its reason, and keep the newest events for a finding."""
-        for effect in effects:
-            if type(effect) is Send:
-                self.counts[spoken(effect.message)] += 1
-        if type(event) is Envelope:
-            what = spoken(event.message)
-        else:
-            what = event.name if type(event) is TimerFired else type(event).__name__
-        self.newest.append((now_us, name, what))
+    def _note(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
+        """Keep the newest events for a finding; see that prints are the oracle's."""
+        self._newest.append((now_us, name, event))
+        if type(event) is Envelope and event.sender == ORACLE:
+            known = event.message in self._wire.prints
+            if not known:
+                raise InvariantViolated("INV16", f"expected a print of the oracle, found {event}")
+
+    @property
+    def newest(self) -> list[tuple[Micros, NodeId, str]]:
+        """Return the last events: when, where, what."""
+        return [(at_us, name, _what(event)) for at_us, name, event in self._newest]
 
     def _script(self, scenario: Scenario) -> Iterator[Parcel]:
         """Yield what the world outside says; traders fall silent with the safety phase."""
         by_topic = {route.topic: route for route in self._routes}
         driver, border = border_driver(scenario, self._until_us)
-        greedy = Greedy(self.options, world.names_of(scenario))
+        greedy = Greedy(self.options, world.names_of(scenario), self._reached.struck)
         for record in driver.run():
             for said in border.left:
                 orders = said.sender == TRADERS
                 if orders and record.at_us > self._safety_us:
                     continue
+                if said.sender == ORACLE:
+                    self._wire.prints.add(said.message)
                 for frame in greedy.orders(said) if orders else (said,):
                     route = by_topic[topic_of(frame)]
                     data, _ = self._signers[frame.sender].seal(encode_frame(frame), NO_DIGEST)
@@ -162,19 +185,24 @@ class Trial:
             said = rest.said(self.endpoints())
             self._phase(self._until_us, until_event)
             whole = not self.driver.stopped and not self.driver.counts["doubled"]
-            if self.driver.events < until_event and whole:
+            if self.driver.events < until_event and whole and self._checker is not None:
                 rest.rested(self._checker, self.endpoints(), said, self._until_us)
+                self._check_published()
         except (OmnimarginError, AssertionError, LookupError) as error:
             text = str(error) or type(error).__name__
+            if isinstance(error, ReplayDiverged):
+                text = f"INV11: {text}"
             finding = Finding(text, self.driver.events, self.driver.now_us)
         return Verdict(
             seed=self.options.seed,
             events=self.driver.events,
             virtual_s=self.driver.now_us / SECOND_US,
-            checked=self._checker.checked,
+            checked=self._checker.checked if self._checker else 0,
             digest=self.driver.digest,
             wall_s=time.perf_counter() - began_s,
-            counts=dict(self.counts + self.driver.counts + self._wire.counts),
+            counts=dict(
+                self.counts + self._reached.counts + self.driver.counts + self._wire.counts
+            ),
             finding=finding,
         )
 
@@ -182,24 +210,55 @@ class Trial:
         """Return the nodes as they are, or as their stores give them."""
         return [one.durable.endpoint for one in self._processes]
 
-    def _phase(self, until_us: Micros, until_event: int) -> None:
-        for _ in self.driver.run(until_us):
-            if self.driver.events >= until_event:
-                break
-            faults = self.driver.counts.total() + self._wire.counts.total()
-            if faults != self._seen:
-                self._seen = faults
-                self._note_states()
+    def _check_published(self) -> None:
+        """Go through all journals anew, if this is a seed for that (INV10)."""
+        if self._published is not None:
+            scenario = scenario_of(self.options)
+            frames = self._published.check(
+                lambda name: maker(self.options, scenario, name)(), self._verifier
+            )
+            self.counts["frames derived anew"] += frames
 
-    def _note_states(self) -> None:
-        """Count in which states reservations were when a fault struck."""
-        hub = self._processes[-1].durable.endpoint.node
-        assert isinstance(hub, Hub)
-        for zone in hub.state.zones:
-            if zone.overdue:
-                self.counts["fault while overdue"] += 1
-            if zone.encumbered_usd6:
-                self.counts["fault while held"] += 1
+    def _ask(self) -> None:
+        """Ask a copy of some process about INV8, and one of the hub about INV9."""
+        process = self._processes[self._asks.whole(0, len(self._processes) - 1)]
+        now_us = self.driver.now_us
+        self.counts["delivered again"] += laws.delivered_again(process, self._asks, now_us)
+        hub = self._processes[-1]
+        self.counts["told in either order"] += laws.either_order(hub, self._asks, now_us)
+
+    def _phase(self, until_us: Micros, until_event: int) -> None:
+        driver, turns, audited = self.driver, self._turns, self._published is not None
+        for rounds, now_us in enumerate(driver.run(until_us), start=1):
+            if driver.events >= until_event:
+                break
+            while turns and turns[0][0] <= now_us:
+                self._reached.struck(turns.pop(0)[1])
+            if rounds % LOOK_EVERY == 0:
+                self._look(ask=audited and rounds % ASKED_EVERY == 0)
+
+    def _look(self, *, ask: bool) -> None:
+        """Look at what no event tells of."""
+        if "tiny" in self.options.faults:
+            self._reached.look_for_full()
+        if ask:
+            self._ask()
+
+
+def _what(event: Event) -> str:
+    if type(event) is Envelope:
+        return spoken(event.message)
+    return event.name if type(event) is TimerFired else type(event).__name__
+
+
+def _halts(scenario: Scenario) -> list[tuple[Micros, str]]:
+    """Return when chains stop, and when they go on."""
+    return [
+        (Micros(int(at_h * 3_600 * SECOND_US)), "F8")
+        for spoke in scenario.spokes
+        for window in spoke.outages
+        for at_h in (window.from_h, window.until_h)
+    ]
 
 
 def maker(options: Options, scenario: Scenario, name: NodeId) -> Callable[[], Endpoint]:
@@ -223,13 +282,3 @@ def maker(options: Options, scenario: Scenario, name: NodeId) -> Callable[[], En
         return endpoint
 
     return make
-
-
-def spoken(message: Message) -> str:
-    """Name a message, with its reason or status if it has one."""
-    kind = type(message).__name__
-    for field in ("reason", "status"):
-        found = getattr(message, field, None)
-        if found is not None:
-            return f"{kind}: {found}"
-    return kind

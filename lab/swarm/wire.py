@@ -6,23 +6,26 @@ on (seed, topic, its number) alone; resends and frames outside the row count on 
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log
 
 import msgspec
 
 from lab.swarm.draws import Draws
-from lab.swarm.options import Options
+from lab.swarm.options import FAULTS, Options
+from lab.swarm.reached import Struck
 from messaging.codec import decode_frame, encode_frame
 from messaging.drivers.process import Parcel
 from messaging.identity import NO_DIGEST, Sealed, Signer
-from messaging.messages import PricePublished
+from messaging.messages import Message, PricePublished
 from messaging.network import Window, WindowKind
 from messaging.topics import Route
-from messaging.units import ORACLE, SECOND_US, Micros, NodeId, Usd6
+from messaging.units import INT_MAX, ORACLE, SECOND_US, Height, Micros, NodeId, Usd6
 
+WIRED = {name for name, group in FAULTS.items() if group in ("F1", "F2", "F3", "F4", "F9", "F10")}
 KEPT_MAX = 64  # old frames in a stranger's hands
 TAIL = 20.0  # how much longer a message of the heavy tail takes
+ASKS, ACKS = b"resend_requested", b"acknowledged"  # tags of what is said outside the row
 _sealed = msgspec.msgpack.Decoder(Sealed)
 
 
@@ -31,19 +34,31 @@ class Wire:
 
     Attributes:
         counts: how often what has happened.
+        prints: all that the oracle has said, under its own signature.
         healed: nothing but delay any more.
     """
 
     def __init__(
-        self, options: Options, routes: Sequence[Route], oracle: Signer, stranger: Signer
+        self,
+        options: Options,
+        routes: Sequence[Route],
+        oracle: Signer,
+        strangers: Mapping[NodeId, Sequence[Signer]],
+        struck: Struck,
     ) -> None:
-        """`oracle` signs prints that are wrong; `stranger` has no right to sign anything."""
+        """`oracle` signs prints that are wrong; `strangers` forge, by whom they pose as."""
+        self._struck = struck
         self._faults = options.faults
-        self._seed = options.seed
+        self._faulty = any(name in WIRED for name in options.faults)
+        self._tails = 0.02 * self._strength("tail")
+        self._losses = 0.3 * self._strength("loss")
+        self._repeats = 0.5 * self._strength("repeat")
+        self._breaks = 0.05 * self._strength("broken")
+        self._bounded = "capacity" in options.faults
         self._way_us = options.way_s * SECOND_US
         self._routes = routes
         self._oracle = oracle
-        self._stranger = stranger
+        self._strangers = strangers
         topics = [route.topic for route in routes]
         self._first = {topic: Draws(options.seed, f"wire/{topic}/first") for topic in topics}
         self._again = {topic: Draws(options.seed, f"wire/{topic}/again") for topic in topics}
@@ -56,13 +71,16 @@ class Wire:
         self._capacity = Draws(options.seed, "wire/capacity").whole(2, 20)
         self._kept: list[tuple[Route, bytes]] = []
         self.counts: Counter[str] = Counter()
+        self.prints: set[Message] = set()
         self.healed = False
 
     def carry(self, route: Route, seq: int, data: bytes, now_us: Micros) -> Iterable[Parcel]:
         """Return what comes of a frame that leaves now."""
+        if seq <= self._seq_max[route.topic]:
+            self._note_again(seq, data)
         draws = self._drawn(route.topic, seq)
         at_us = Micros(now_us + self._delay_us(draws[0], draws[1]))
-        if self.healed:
+        if self.healed or not self._faulty:
             return (Parcel(at_us, route, data),)
         held_us = self._through_windows(route, now_us, at_us)
         if held_us is None or self._is_lost(route, draws[2], now_us, held_us):
@@ -70,12 +88,21 @@ class Wire:
         if route.sender == ORACLE:
             data = self._print(data, draws)
         found = [Parcel(held_us, route, self._harmed(data, draws[3]))]
-        if draws[4] < 0.5 * self._strength("repeat"):
-            self.counts["repeat"] += 1
+        if draws[4] < self._repeats:
+            self._note("repeat")
             again_us = Micros(held_us + self._delay_us(draws[5], draws[6]))
             found.append(Parcel(again_us, route, data))
-        found += self._strange(route, data, draws[7], held_us)
+        found += self._strange(route, data, draws[7], now_us, held_us)
         return found
+
+    def _note_again(self, seq: int, data: bytes) -> None:
+        """Count what is no frame's first journey."""
+        if seq:
+            self.counts["published again"] += 1
+        elif ASKS in data:
+            self.counts["asked for a gap"] += 1
+        elif ACKS not in data:
+            self.counts["sent again"] += 1
 
     def _drawn(self, topic: str, seq: int) -> tuple[float, ...]:
         if seq <= self._seq_max[topic]:
@@ -83,13 +110,18 @@ class Wire:
         self._seq_max[topic] = seq
         return self._first[topic].row(seq)
 
+    def _note(self, fault: str) -> None:
+        """Count a fault that strikes."""
+        self.counts[fault] += 1
+        self._struck(FAULTS[fault])
+
     def _strength(self, fault: str) -> float:
         return self._faults.get(fault, 0.0)
 
     def _delay_us(self, body: float, tail: float) -> int:
         delay_us = self._way_us * (0.2 - 0.8 * log(1.0 - body))
-        if tail < 0.02 * self._strength("tail") and not self.healed:
-            self.counts["tail"] += 1
+        if tail < self._tails and not self.healed:
+            self._note("tail")
             delay_us *= TAIL
         return int(delay_us)
 
@@ -98,32 +130,32 @@ class Wire:
         for name, window in self._windows[route.sender, route.receiver]:
             for time_us in (now_us, at_us):
                 if window.from_us <= time_us < window.until_us:
-                    self.counts[name] += 1
+                    self._note(name)
                     if window.kind is WindowKind.DROP:
                         return None
                     at_us = Micros(max(at_us, window.until_us))
         return at_us
 
     def _is_lost(self, route: Route, draw: float, now_us: Micros, at_us: Micros) -> bool:
-        if draw < 0.3 * self._strength("loss"):
-            self.counts["loss"] += 1
+        if draw < self._losses:
+            self._note("loss")
             return True
-        if self._strength("capacity"):
+        if self._bounded:
             under_way = self._under_way.setdefault((route.sender, route.receiver), [])
             while under_way and under_way[0] <= now_us:
                 heapq.heappop(under_way)
             if len(under_way) >= self._capacity:
-                self.counts["capacity"] += 1
+                self._note("capacity")
                 return True
             heapq.heappush(under_way, at_us)
         return False
 
     def _harmed(self, data: bytes, draw: float) -> bytes:
         """Return a frame, maybe with a bit changed, cut off, or too long."""
-        share = 0.05 * self._strength("broken")
+        share = self._breaks
         if draw >= share:
             return data
-        self.counts["broken"] += 1
+        self._note("broken")
         kind, place = divmod(draw / share * 3, 1.0)
         where = int(place * len(data))
         if kind == 0:
@@ -134,27 +166,46 @@ class Wire:
         changed[where] ^= 1 << int(place * 8e6) % 8
         return bytes(changed)
 
-    def _strange(self, route: Route, data: bytes, draw: float, at_us: Micros) -> list[Parcel]:
+    def _strange(
+        self, route: Route, data: bytes, draw: float, now_us: Micros, at_us: Micros
+    ) -> list[Parcel]:
         """Return what a stranger adds: old frames, frames of other topics, forged ones."""
         old, stray = 0.05 * self._strength("old"), 0.05 * self._strength("stray")
         forge = 0.05 * self._strength("forge")
         if len(self._kept) < KEPT_MAX:
             self._kept.append((route, data))
         if draw < old:
-            self.counts["old"] += 1
+            self._note("old")
             then, kept = self._kept[int(draw / old * len(self._kept))]
             return [Parcel(at_us, then, kept)]
         draw -= old
         if 0 <= draw < stray:
-            self.counts["stray"] += 1
+            self._note("stray")
             other = self._routes[int(draw / stray * len(self._routes))]
             return [] if other == route or other.ordered else [Parcel(at_us, other, data)]
         draw -= stray
         if 0 <= draw < forge:
-            self.counts["forge"] += 1
-            frame = _sealed.decode(data).frame
-            return [Parcel(at_us, route, self._stranger.seal(frame, NO_DIGEST)[0])]
+            self._note("forge")
+            early_us = Micros((now_us + at_us) // 2)  # before the frame that it is made of
+            return [Parcel(early_us, route, self._forged(route, data, draw / forge))]
         return []
+
+    def _forged(self, route: Route, data: bytes, draw: float) -> bytes:
+        """Return a frame that claims more than the true one, under a signature that is not its."""
+        strangers = self._strangers[route.sender]
+        sealed = _sealed.decode(data)
+        frame = decode_frame(sealed.frame)
+        claims = {
+            name: min(2 * found + 1, INT_MAX)
+            for name in frame.message.__struct_fields__
+            if name.endswith(("_usd6", "_us", "_qty8"))
+            and type(found := getattr(frame.message, name)) is int
+        }
+        message = msgspec.structs.replace(frame.message, **claims)
+        last = Height(frame.height + 1_000)
+        worse = msgspec.structs.replace(frame, message=message, final_height=last)
+        stranger = strangers[int(draw * len(strangers))]
+        return stranger.seal(encode_frame(worse), sealed.before)[0]
 
     def _print(self, data: bytes, draws: Sequence[float]) -> bytes:
         """Return a print of the oracle, maybe an old or a wrong one under its own signature."""
@@ -162,16 +213,17 @@ class Wire:
         message = frame.message
         assert type(message) is PricePublished
         if draws[6] < 0.1 * self._strength("outlier"):
-            self.counts["outlier"] += 1
+            self._note("outlier")
             factor = 0.5 + draws[5]
             price_usd6 = Usd6(max(1, int(message.price_usd6 * factor)))
             message = msgspec.structs.replace(message, price_usd6=price_usd6)
         if draws[5] < 0.1 * self._strength("stale"):
-            self.counts["stale"] += 1
+            self._note("stale")
             observed_us = Micros(int(message.observed_us * draws[6]))
             message = msgspec.structs.replace(message, observed_us=observed_us)
         if message is frame.message:
             return data
+        self.prints.add(message)
         wrong = msgspec.structs.replace(frame, message=message)
         return self._oracle.seal(encode_frame(wrong), NO_DIGEST)[0]
 
