@@ -16,6 +16,7 @@ from hub.reservation import Reservation
 from hub.zone import Zone
 from lab.audit import Audit
 from lab.evidence import Evidence
+from lab.fills import Fills
 from lab.words import Words
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
@@ -34,8 +35,6 @@ from messaging.node import Event, Node
 from messaging.units import (
     HUB,
     AccountId,
-    Asset,
-    LiquidationId,
     Micros,
     NodeId,
     ReservationId,
@@ -86,8 +85,8 @@ class Checker:
         self._granted_usd6: dict[ReservationId, Usd6] = {}
         self._encumbered_usd6: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
         self._audit = Audit(hub.state, deposits, self._evidence)
-        self._held: dict[tuple[NodeId, AccountId, Asset], int] = {}
-        self._filled: dict[LiquidationId, int] = {}
+        self._fills = {spoke.name: Fills(spoke) for spoke in spokes}
+        self._fills_before: dict[NodeId, Fills] = {}
         self._postings = 0
         self._until_sweep = SWEEP_EVENTS
         self._words = Words()
@@ -118,6 +117,7 @@ class Checker:
             self._hub = self._audit.hub = node.state
         elif isinstance(node, Spoke):
             self._spokes[node.name] = node
+            self._fills[node.name] = self._fills_before.pop(node.name, Fills(node))
 
     def _until_agreed(
         self, endpoint: Endpoint, now_us: Micros, event: Event, effects: Sequence[Effect]
@@ -128,6 +128,8 @@ class Checker:
             return
         if isinstance(node, Spoke):
             self._spoke_us[node.name] = now_us
+            if endpoint.unsynced:
+                self._fills_before[node.name] = Fills(node)
         if endpoint.unsynced:
             if isinstance(node, Hub):
                 self._hear(event)
@@ -209,13 +211,14 @@ class Checker:
             self._words.hear(spoke.name, event)
         for rid in spoke.state.changed_rids:
             self._check_credit(spoke, rid)
+        fills = self._fills[spoke.name]
         if spoke.state.filled:
-            self._check_fills(spoke)
+            self.checked += fills.check()
         if effects:
             self._words.say(spoke.name, effects)
             for effect in effects:
                 if type(effect) is Send and type(effect.message) is StateReported:
-                    self._note_positions(spoke, effect.message)
+                    fills.reported(effect.message)
         self._count_down()
 
     def _count_down(self) -> None:
@@ -303,42 +306,6 @@ class Checker:
             equity_usd6.append(standing.equity_usd6)
             initial_usd6.append(standing.initial_usd6)
         return min(cash_usd6, min(equity_usd6) - max(initial_usd6))
-
-    def _note_positions(self, spoke: Spoke, report: StateReported) -> None:
-        """Note what is held; nothing has grown while a liquidation of the account goes on."""
-        state, account = spoke.state, report.account
-        now = {position.asset: position.qty8 for position in report.positions}
-        live = any(state.orders[liq_id].command.account == account for liq_id in state.live)
-        for market in state.policy.markets:
-            key, after_qty8 = (spoke.name, account, market.asset), now.get(market.asset, 0)
-            if live:
-                before_qty8 = self._held.get(key, 0)
-                shrank = abs(after_qty8) <= abs(before_qty8) and after_qty8 * before_qty8 >= 0
-                what = f"{account} at {spoke.name} opens under liquidation, from {before_qty8}"
-                self._hold("INV15", shrank, what, after_qty8)
-            self._held[key] = after_qty8
-
-    def _check_fills(self, spoke: Spoke) -> None:
-        """Liquidations only reduce, to the bound and no further, and book what they do."""
-        closed: dict[tuple[NodeId, AccountId, Asset], int] = {}
-        for liq_id in spoke.state.filled:
-            order = spoke.state.orders[liq_id]
-            command = order.command
-            key = (spoke.name, command.account, command.asset)
-            before_qty8 = self._held.get(key, 0)
-            after_qty8 = spoke.state.trader(command.account).holding(command.asset).qty8
-            filled_qty8 = order.filled_qty8 - self._filled.get(liq_id, 0)
-            self._filled[liq_id] = order.filled_qty8
-            closed[key] = closed.get(key, 0) + filled_qty8
-            what = f"{command.account} at {spoke.name}, {command.asset}"
-            in_bounds = filled_qty8 > 0 and order.filled_qty8 <= command.max_qty8
-            self._hold("INV15", in_bounds, f"{what}: filled beyond the command", order.filled_qty8)
-            reduced = (
-                after_qty8 * before_qty8 >= 0
-                and abs(after_qty8) >= min(command.target_qty8, abs(before_qty8))
-                and abs(before_qty8) - abs(after_qty8) == closed[key]
-            )
-            self._hold("INV15", reduced, f"{what}: from {before_qty8} not to the bound", after_qty8)
 
     def _check_balance(self) -> None:
         """All books of the ledger add up to nothing, to the millionth."""

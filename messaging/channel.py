@@ -208,9 +208,8 @@ class Inbox:
                 self.acked_seq = min(self.acked_seq, seq - 1)
             elif seq in self.parked:
                 self.repeats += 1
-            elif len(self.parked) < self.parked_max:
-                self.parked[seq] = envelope
-                self._parked_us[seq] = now_us
+            else:
+                self._park(envelope, now_us)
             return []
         if self.acked_seq == seq - 1:
             self.arrived_us = now_us
@@ -218,6 +217,16 @@ class Inbox:
         if not self.parked:
             return [envelope]
         return [envelope, *self._ready()]
+
+    def _park(self, envelope: Envelope, now_us: Micros) -> None:
+        """Keep a frame until those before it come; without room, the nearest ones."""
+        if len(self.parked) >= self.parked_max:
+            farthest = max(self.parked)
+            if envelope.seq > farthest:
+                return
+            del self.parked[farthest], self._parked_us[farthest]
+        self.parked[envelope.seq] = envelope
+        self._parked_us[envelope.seq] = now_us
 
     def believes(self, envelope: Envelope) -> bool:
         """Tell whether a frame counts: of the accepted life, or known to it (P19, P20)."""

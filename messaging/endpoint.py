@@ -175,8 +175,9 @@ class Endpoint:
         for key, outbox in self.outboxes.items():
             outbox.hold()
             self.inboxes[key].waits = True
-        effects = self._wrap(now_us, self._decide(now_us, event))
-        return [*effects, *self._ask_all(now_us), self._arm(now_us)]
+        effects = self._decide(now_us, event)
+        self._tell(now_us, event, effects)
+        return [*self._wrap(now_us, effects), *self._ask_all(now_us), self._arm(now_us)]
 
     def _ask_all(self, now_us: Micros) -> list[Output]:
         self._asked_us = now_us
