@@ -316,7 +316,7 @@ class Checker:
         """Check one reservation of the hub against its past, the books and its spoke."""
         rid, seen = known.rid, self._hub_seen.get(known.rid)
         self._hub_seen[rid] = known
-        in_bounds = 0 <= known.used_usd6 <= known.amount_usd6
+        in_bounds = 0 <= known.used_usd6 <= known.amount_usd6 or known.spoke in self._liars
         self._hold("INV5", in_bounds, "used beyond the amount", known)
         if seen is not None:
             fell = (

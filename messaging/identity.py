@@ -158,9 +158,18 @@ class Verifier:
         Raises:
             FrameRefused: not a sealed frame, of another deployment, or not signed by `sender`.
         """
+        return self.open_linked(data, sender)[0]
+
+    def open_linked(self, data: bytes, sender: NodeId) -> tuple[Sealed, Link]:
+        """Return what `open` does, and what ties the frame into its stream.
+
+        Raises:
+            FrameRefused: as `open`.
+        """
         sealed = self._shape(data, sender)
-        self._verify(sealed, sender)
-        return sealed
+        link = sealed.link()
+        self._verify(sealed, link.digest, sender)
+        return sealed, link
 
     def open_row(
         self, row: Sequence[bytes], sender: NodeId, vouched: dict[bytes, object]
@@ -224,14 +233,14 @@ class Verifier:
         for sealed in copies:
             assert isinstance(sealed, Sealed)
             try:
-                self._verify(sealed, sender)
+                self._verify(sealed, sealed.digest(), sender)
                 return None
             except FrameRefused as error:
                 refused = error
         return refused
 
-    def _verify(self, sealed: Sealed, sender: NodeId) -> None:
-        message = PURPOSE + sealed.digest()
+    def _verify(self, sealed: Sealed, digest: bytes, sender: NodeId) -> None:
+        message = PURPOSE + digest
         try:
             crypto_sign_open(sealed.signature + message, self._public[sender])
         except CryptoError:

@@ -4,8 +4,6 @@ All frames here are authentic, whether applied, parked or repeated. So two that 
 in one channel are the peer's own doing, in whatever order they come.
 """
 
-from typing import NamedTuple
-
 from messaging.codec import decode_frame
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
@@ -15,20 +13,13 @@ from messaging.node import Contradicted
 REMEMBERED_MAX = 2_048  # frames of a channel: all that can be parked, and as many behind them
 
 
-class Seen(NamedTuple):
-    """A frame that has been taken in: its link, and where the journal has it."""
-
-    link: Link
-    place: int
-
-
 class Witness:
-    """The newest frames of one channel, by number."""
+    """The newest frames of one channel, by number: digest before, own digest, journal's place."""
 
     __slots__ = ("_seen",)
 
     def __init__(self) -> None:
-        self._seen: dict[int, Seen] = {}
+        self._seen: dict[int, tuple[bytes, bytes, int]] = {}  # plain, for every snapshot has it
 
     def contradicts(self, frame: Envelope, link: Link) -> int | None:
         """Return the journal's place of a frame that cannot stand with this one, if there is one.
@@ -38,12 +29,12 @@ class Witness:
         seen, seq = self._seen, frame.seq
         same = seen.get(seq)
         if same is not None:
-            return None if same.link.digest == link.digest else same.place
+            return None if same[1] == link.digest else same[2]
         before, after = seen.get(seq - 1), seen.get(seq + 1)
-        if before is not None and before.link.digest != link.before:
-            return before.place
-        if after is not None and after.link.before != link.digest:
-            return after.place
+        if before is not None and before[1] != link.before:
+            return before[2]
+        if after is not None and after[0] != link.digest:
+            return after[2]
         return None
 
     def note(self, frame: Envelope, link: Link, place: int) -> None:
@@ -51,7 +42,7 @@ class Witness:
         seen = self._seen
         if frame.seq in seen:
             return
-        seen[frame.seq] = Seen(link, place)
+        seen[frame.seq] = (link.before, link.digest, place)
         if len(seen) > REMEMBERED_MAX:
             del seen[next(iter(seen))]
 

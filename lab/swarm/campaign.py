@@ -50,7 +50,8 @@ REQUIRED = (
     *("died before commit", "died after commit", "died after publish before mark"),  # F5
     *("died in recovery", "paused", "published again"),
     *("outlier", "stale"),  # F9
-    "forge",  # F10
+    *("forge", "said two things", "SpokeHalted: equivocated"),  # F10
+    *("lost last commit", "lost backup", "doubled", "restored", "stopped"),  # F5, F6
     *(f"{group} while {state}" for group in GROUPS for state in STATES),
     *("ReservationGranted", "ReservationRenewed", "RevocationRequested", "CreditUsed"),
     *("ReservationGranted when closed", "ReservationRenewed when closed", "asked again"),

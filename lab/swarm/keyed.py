@@ -30,15 +30,15 @@ class KeyedSigner(Signer):
 class KeyedVerifier(Verifier):
     """Checks what `KeyedSigner` has signed."""
 
-    def _verify(self, sealed: Sealed, sender: NodeId) -> None:
-        if sealed.signature != _mark(self._public[sender], sealed.digest()):
+    def _verify(self, sealed: Sealed, digest: bytes, sender: NodeId) -> None:
+        if sealed.signature != _mark(self._public[sender], digest):
             raise FrameRefused(f"expected a signature of {sender}, found another")
 
 
 class UncheckedVerifier(Verifier):
     """Checks everything but the signature."""
 
-    def _verify(self, sealed: Sealed, sender: NodeId) -> None:
+    def _verify(self, sealed: Sealed, digest: bytes, sender: NodeId) -> None:
         pass
 
 

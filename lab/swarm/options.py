@@ -12,6 +12,7 @@ import msgspec
 from lab import reading
 from lab.scenario import Scenario
 from lab.swarm.draws import Draws
+from messaging.units import NodeId
 
 HOUR_S = 3_600.0
 FAULTS = {
@@ -33,6 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         faults: name of each fault that is on -> how strong, from 0 to 1.
+        liar: a spoke that signs two frames for one place, if any does.
         way_s: mean time that a message takes between hub and spoke.
         safety_s: how long faults and load last, scenario time.
         real_signatures: Ed25519; else signer and digest in its place.
@@ -57,6 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     real_signatures: bool
     audited: bool
     faults: dict[str, float]
+    liar: NodeId | None = None
 
 
 def draw(seed: int, minutes: float) -> Options:
@@ -94,6 +97,7 @@ def draw(seed: int, minutes: float) -> Options:
         real_signatures=stream("signatures").chance(0.01),
         audited=stream("audited").chance(0.02),
         faults=faults,
+        liar=NodeId("spoke-0") if stream("liar").chance(0.03) else None,
     )
 
 

@@ -97,7 +97,7 @@ class Trial:
         self._verifier = verifier
         stranger = signer_of(STRANGER, seals)
         strangers = {name: (stranger, impostor_of(STRANGER, name, seals)) for name in everyone}
-        self._wire = Wire(options, self._routes, signers[ORACLE], strangers, struck)
+        self._wire = Wire(options, self._routes, signers, strangers, struck)
         self.counts: Counter[str] = Counter()
         self._turns = sorted([*_halts(scenario), *((at_us, "F7") for at_us in self._fates.jumps())])
         self._newest: deque[tuple[Micros, NodeId, Event]] = deque(maxlen=NEWEST)
@@ -116,7 +116,8 @@ class Trial:
         hub = nodes[-1]
         assert isinstance(hub, Hub)
         spokes = tuple(node for node in nodes if isinstance(node, Spoke))
-        self._checker = Checker(hub, spokes, (), deposits) if checks else None
+        liars = () if options.liar is None else (options.liar,)
+        self._checker = Checker(hub, spokes, (), deposits, liars=liars) if checks else None
         audited = checks and options.audited
         self._published = Published(self._wire, self._processes) if audited else None
         self._asks = Draws(options.seed, "asks")
@@ -184,8 +185,7 @@ class Trial:
             self._phase(Micros(self._until_us - drain_us), until_event)
             said = rest.said(self.endpoints())
             self._phase(self._until_us, until_event)
-            whole = not self.driver.stopped and not self.driver.counts["doubled"]
-            if self.driver.events < until_event and whole and self._checker is not None:
+            if self.driver.events < until_event and self._checker and self._goes_on_alone():
                 rest.rested(self._checker, self.endpoints(), said, self._until_us)
                 self._check_published()
         except (OmnimarginError, AssertionError, LookupError) as error:
@@ -205,6 +205,11 @@ class Trial:
             ),
             finding=finding,
         )
+
+    def _goes_on_alone(self) -> bool:
+        """Tell whether all can come to rest without a person (P60, P65)."""
+        doubled = self.driver.counts["doubled"]
+        return not (self.driver.stopped or doubled or self.options.liar)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the nodes as they are, or as their stores give them."""

@@ -24,6 +24,7 @@ from messaging.units import INT_MAX, ORACLE, SECOND_US, Height, Micros, NodeId, 
 
 WIRED = {name for name, group in FAULTS.items() if group in ("F1", "F2", "F3", "F4", "F9", "F10")}
 KEPT_MAX = 64  # old frames in a stranger's hands
+LIES = 0.97  # a liar's frames with a draw above this are two
 TAIL = 20.0  # how much longer a message of the heavy tail takes
 ASKS, ACKS = b"resend_requested", b"acknowledged"  # tags of what is said outside the row
 _sealed = msgspec.msgpack.Decoder(Sealed)
@@ -42,14 +43,15 @@ class Wire:
         self,
         options: Options,
         routes: Sequence[Route],
-        oracle: Signer,
+        signers: Mapping[NodeId, Signer],
         strangers: Mapping[NodeId, Sequence[Signer]],
         struck: Struck,
     ) -> None:
-        """`oracle` signs prints that are wrong; `strangers` forge, by whom they pose as."""
+        """`signers` sign for who is wrong or lies; `strangers` forge, by whom they pose as."""
         self._struck = struck
         self._faults = options.faults
-        self._faulty = any(name in WIRED for name in options.faults)
+        self._liar = options.liar
+        self._faulty = any(name in WIRED for name in options.faults) or options.liar is not None
         self._tails = 0.02 * self._strength("tail")
         self._losses = 0.3 * self._strength("loss")
         self._repeats = 0.5 * self._strength("repeat")
@@ -57,7 +59,7 @@ class Wire:
         self._bounded = "capacity" in options.faults
         self._way_us = options.way_s * SECOND_US
         self._routes = routes
-        self._oracle = oracle
+        self._signers = signers
         self._strangers = strangers
         topics = [route.topic for route in routes]
         self._first = {topic: Draws(options.seed, f"wire/{topic}/first") for topic in topics}
@@ -93,6 +95,12 @@ class Wire:
             again_us = Micros(held_us + self._delay_us(draws[5], draws[6]))
             found.append(Parcel(again_us, route, data))
         found += self._strange(route, data, draws[7], now_us, held_us)
+        if route.sender == self._liar and seq and draws[6] > LIES:
+            self.counts["said two things"] += 1
+            first = draws[5] < 0.5  # else the true one is there before
+            lie_us = Micros((now_us + at_us) // 2) if first else held_us
+            lie = self._claiming_more(data, self._signers[self._liar])
+            found.append(Parcel(lie_us, route, lie))
         return found
 
     def _note_again(self, seq: int, data: bytes) -> None:
@@ -193,6 +201,10 @@ class Wire:
     def _forged(self, route: Route, data: bytes, draw: float) -> bytes:
         """Return a frame that claims more than the true one, under a signature that is not its."""
         strangers = self._strangers[route.sender]
+        return self._claiming_more(data, strangers[int(draw * len(strangers))])
+
+    def _claiming_more(self, data: bytes, signer: Signer) -> bytes:
+        """Return a frame in the same place that claims more, and says that more is final."""
         sealed = _sealed.decode(data)
         frame = decode_frame(sealed.frame)
         claims = {
@@ -204,8 +216,7 @@ class Wire:
         message = msgspec.structs.replace(frame.message, **claims)
         last = Height(frame.height + 1_000)
         worse = msgspec.structs.replace(frame, message=message, final_height=last)
-        stranger = strangers[int(draw * len(strangers))]
-        return stranger.seal(encode_frame(worse), sealed.before)[0]
+        return signer.seal(encode_frame(worse), sealed.before)[0]
 
     def _print(self, data: bytes, draws: Sequence[float]) -> bytes:
         """Return a print of the oracle, maybe an old or a wrong one under its own signature."""
@@ -225,7 +236,7 @@ class Wire:
             return data
         self.prints.add(message)
         wrong = msgspec.structs.replace(frame, message=message)
-        return self._oracle.seal(encode_frame(wrong), NO_DIGEST)[0]
+        return self._signers[ORACLE].seal(encode_frame(wrong), NO_DIGEST)[0]
 
 
 def windows(options: Options, source: NodeId, target: NodeId) -> list[tuple[str, Window]]:

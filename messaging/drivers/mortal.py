@@ -209,11 +209,10 @@ class MortalDriver:
         return False
 
     def _has_work(self, process: Process) -> bool:
+        if process.arrived or process.nonce:
+            return True
         timer = process.durable.next_timer()
-        local_us = self.fate.local_us(process.name, self.now_us)
-        return bool(process.arrived or process.nonce) or (
-            timer is not None and timer[0] <= local_us
-        )
+        return timer is not None and timer[0] <= self.fate.local_us(process.name, self.now_us)
 
     def _handle(self, process: Process) -> int:
         """Handle a commit's worth of events; return how many of them were records."""
@@ -238,7 +237,7 @@ class MortalDriver:
     def _take(self, process: Process, parcel: Parcel, now_us: Micros) -> None:
         route, durable = parcel.route, process.durable
         try:
-            sealed = process.verifier.open(parcel.data, route.sender)
+            sealed, link = process.verifier.open_linked(parcel.data, route.sender)
             frame = decode_frame(sealed.frame)
             route.check(frame)
         except FrameRefused as error:
@@ -247,7 +246,7 @@ class MortalDriver:
             return
         if durable.is_repeat(route, frame):
             return
-        durable.take(now_us, frame, parcel.data, sealed.link())
+        durable.take(now_us, frame, parcel.data, link)
         self._note(process, now_us, sealed.frame)
 
     def _note(self, process: Process, now_us: Micros, data: bytes) -> None:
