@@ -92,13 +92,14 @@ class Fates:
     def _loss(self, name: NodeId) -> Loss:
         """Draw what a disk or somebody's backup does to a node's store, rarely."""
         draws = self._losses[name].next()
-        if draws[0] < 0.3 * self._faults.get("backup", 0.0):
+        share = 0.6 if name == HUB else 0.2  # more depends on it
+        if draws[0] < share * self._faults.get("backup", 0.0):
             self._struck(FAULTS["backup"])
             return Loss.BACKUP
-        if draws[1] < 0.3 * self._faults.get("lost_commit", 0.0):
+        if draws[1] < share * self._faults.get("lost_commit", 0.0):
             self._struck(FAULTS["lost_commit"])
             return Loss.LAST_COMMIT
-        if draws[2] < 0.3 * self._faults.get("twin", 0.0):
+        if draws[2] < share * self._faults.get("twin", 0.0):
             return Loss.SUPERVISOR
         return Loss.NOTHING
 

@@ -93,7 +93,7 @@ def _grows(finish: Any) -> Any:
 
 def _nodded_through(_: Any) -> Any:
     """Look at the key that a frame names, and not at its signature."""
-    return lambda self, sealed, sender: None
+    return lambda self, sealed, digest, sender: None
 
 
 def _new(where: Any, name: str, spoil: Any) -> Mutant:
