@@ -176,7 +176,14 @@ class MortalDriver:
                 self._die(index, death)
                 return
             lost = process.store.copy() if death and death.loss is Loss.LAST_COMMIT else None
-            process.done_with(self._handle(process))
+            try:
+                process.done_with(self._handle(process))
+            except AssertionError:
+                if not self._is_fenced(process):
+                    raise
+                self.counts["a fenced process failed"] += 1  # it hears answers to its successor
+                process.up, process.ended = False, True
+                return
             rows = process.durable.commit({}, process.published)
             if self._stops(process):
                 return
@@ -194,6 +201,15 @@ class MortalDriver:
                 self._push(Micros(process.ready_us), TIMER, index, 0)
                 return
         self._wake(index)
+
+    def _is_fenced(self, process: Process) -> bool:
+        """Tell whether all the others follow a later life, in another process (P20)."""
+        epoch = process.durable.endpoint.node_epoch
+        for index in self._by_name[process.name]:
+            other = self._processes[index].durable.endpoint
+            if other.node_epoch > epoch and not other.unsynced and not other.stopped:
+                return True
+        return False
 
     def _stops(self, process: Process) -> bool:
         """Tell whether the node may not go on (P60)."""
