@@ -175,19 +175,12 @@ def test_a_campaign_fails_if_something_is_not_reached(monkeypatch: pytest.Monkey
 PUT_BACK = {"death": 1.0, "backup": 0.7, "lost_commit": 0.7, "twin": 0.2}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        draw(485, 4.0),  # a backup and a second process of one spoke
-        msgspec.structs.replace(
-            draw(53, 2.0), faults=draw(53, 2.0).faults | PUT_BACK
-        ),  # a right expires in the backup, while the hub has agreed to two channels of three
-    ],
-    ids=["twice", "backup"],
-)
-def test_a_node_that_some_have_agreed_to_is_not_compared_with_its_former_self(
-    options: Options,
-) -> None:
-    verdict = Trial(options).run()
-    assert verdict.finding is None
-    assert verdict.counts["restored"]
+def test_a_node_that_some_have_agreed_to_is_not_compared_with_its_former_self() -> None:
+    restored = 0
+    for seed in range(40, 80):
+        drawn = draw(seed, 2.0)
+        options = msgspec.structs.replace(drawn, faults=drawn.faults | PUT_BACK, liar=None)
+        verdict = Trial(options).run()
+        assert verdict.finding is None, (seed, verdict.finding)
+        restored += verdict.counts.get("restored", 0)
+    assert restored > 5
