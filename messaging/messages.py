@@ -15,8 +15,10 @@ from messaging.fields import (
     ENTRIES_MAX,
     Account,
     Amount,
+    BlockHeight,
     Bucket,
     Count,
+    Epoch,
     Hash,
     LiquidationKey,
     NodeName,
@@ -229,6 +231,24 @@ class RowsTold(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="rows_to
     page: Count
     pages: Count
     rows: Annotated[tuple[CreditRow, ...], Meta(max_length=ENTRIES_MAX)]
+
+
+# --- all three families -----------------------------------------------------------------
+
+
+class ChainReorganised(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="chain_reorganised"
+):
+    """Blocks above `fork_height` are gone, with all that was told of them (P55). Spoke to hub.
+
+    The first frame of a new version of its channel: it takes the number of the first frame that
+    told of a lost block. `old_height` was the newest block, for people; `base_epoch` is the
+    version of the frame before. What has happened again, or still holds, follows. On each family.
+    """
+
+    fork_height: BlockHeight
+    old_height: BlockHeight
+    base_epoch: Epoch
 
 
 # --- margin-state -----------------------------------------------------------------------
@@ -451,6 +471,7 @@ Message: TypeAlias = (
     | MarginSet
     | LiquidationMessage
     | Watermark
+    | ChainReorganised
     | PricePublished
     | MarketMoved
     | OrderPlaced
