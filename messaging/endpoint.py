@@ -138,7 +138,7 @@ class Endpoint:
             old_height=effect.old_height,
             base_epoch=self.outboxes[effect.to, family].fork(height),
         )
-        return Send(effect.to, family, word, height)
+        return Send(effect.to, family, word, height, effect.final_height)
 
     def _put(self, now_us: Micros, effect: Send, out: list[Output]) -> None:
         """Give a message its number; it leaves with `out` unless its channel holds it."""

@@ -415,6 +415,7 @@ class HaltReason(StrEnum):
     BROKEN_CLAIM = "broken_claim"
     FILLED_TOO_MUCH = "filled_too_much"
     EQUIVOCATED = "equivocated"
+    FINALITY_VIOLATED = "finality_violated"  # a block that it had called final is gone (P56)
     WATCHDOG = "watchdog"  # the monitor has found money that does not add up
 
 

@@ -54,7 +54,8 @@ class Teller:
         if depth:
             fork = self.height - depth
             self.told = [fact for fact in self.told if fact[0] <= fork]
-            effects.append(Forked(HUB, Height(fork), Height(self.height)))
+            final = max(0, self.height - FINAL_BEHIND)
+            effects.append(Forked(HUB, Height(fork), Height(self.height), Height(final)))
         self.height += 1
         effects += [self._tell(self.height) for _ in range(1 + depth)]
         effects = [one for each in effects for one in (each if isinstance(each, list) else [each])]
