@@ -9,7 +9,7 @@ import heapq
 from hub import ledger, reservation
 from hub.reservation import Evidence, Reservation, State
 from hub.state import HubState
-from hub.zone import Zone
+from hub.zone import Use, Zone
 from messaging.effects import Effect, Send
 from messaging.messages import (
     ClosureAcknowledged,
@@ -41,7 +41,7 @@ def requested(
         return [Send(zone.name, Family.RESERVATION, rejected.answer)]
 
     granted = reservation.grant(asked, zone.name, heard_us=zone.heard_us)
-    _replace(hub, zone, None, granted)
+    replace(hub, zone, None, granted)
     hub.open_of.setdefault(asked.account, {})[asked.rid] = None
     _note_expiry(zone, granted)
     if zone.policy.renewals_max:
@@ -81,7 +81,7 @@ def used(hub: HubState, zone: Zone, report: CreditUsed, height: Height) -> list[
     known = _own(hub, zone, report.rid)
     if known is None:
         return halt(zone, HaltReason.UNKNOWN_RESERVATION)
-    return _take(hub, zone, known, reservation.use(known, report, height))
+    return _take(hub, zone, known, reservation.use(known, report, height), height)
 
 
 def closed(hub: HubState, zone: Zone, report: ReservationClosed, height: Height) -> list[Effect]:
@@ -89,7 +89,7 @@ def closed(hub: HubState, zone: Zone, report: ReservationClosed, height: Height)
     known = _own(hub, zone, report.rid)
     if known is None:
         return halt(zone, HaltReason.UNKNOWN_RESERVATION)
-    effects = _take(hub, zone, known, reservation.close(known, report, height))
+    effects = _take(hub, zone, known, reservation.close(known, report, height), height)
     zone.closes.append((height, report.rid))
     return effects
 
@@ -103,14 +103,20 @@ def _own(hub: HubState, zone: Zone, rid: ReservationId) -> Reservation | None:
 
 
 def _take(
-    hub: HubState, zone: Zone, known: Reservation, outcome: Reservation | Evidence
+    hub: HubState,
+    zone: Zone,
+    known: Reservation,
+    outcome: Reservation | Evidence,
+    height: Height,
 ) -> list[Effect]:
     """Keep the outcome of a report; against evidence, the larger use is booked (P35)."""
     if isinstance(outcome, Evidence):
-        _replace(hub, zone, known, outcome.reservation)
+        replace(hub, zone, known, outcome.reservation)
         return halt(zone, outcome.reason)
+    if outcome.used_usd6 > known.used_usd6:
+        zone.uses.append(Use(height, known.rid, known.used_usd6, known.use_height))
     if outcome is not known:
-        _replace(hub, zone, known, outcome)
+        replace(hub, zone, known, outcome)
     return []
 
 
@@ -136,6 +142,8 @@ def advance(hub: HubState, zone: Zone) -> list[Effect]:
     while zone.marks and zone.marks[0][0] <= final_height:
         _, mark_us = zone.marks.popleft()
         zone.final_us = max(zone.final_us, mark_us)
+    while zone.uses and zone.uses[0].height <= final_height:
+        zone.uses.popleft()
     effects: list[Effect] = []
     if zone.halted is not None:
         return effects
@@ -160,7 +168,7 @@ def advance(hub: HubState, zone: Zone) -> list[Effect]:
 def end(hub: HubState, zone: Zone, known: Reservation, evidence: str) -> None:
     """Release a reservation on the evidence named (P36, P37)."""
     released = reservation.release(known, evidence)
-    _replace(hub, zone, known, released)
+    replace(hub, zone, known, released)
     hub.open_of[known.account].pop(known.rid, None)
     zone.overdue.pop(known.rid, None)
     if released.state is State.SETTLED:
@@ -175,10 +183,10 @@ def carry(hub: HubState, zone: Zone) -> None:
     while zone.uncarried and zone.uncarried[0][0] <= zone.covered and zone.halted is None:
         _, rid = heapq.heappop(zone.uncarried)
         known = hub.reservations[rid]
-        _replace(hub, zone, known, reservation.carry(known))
+        replace(hub, zone, known, reservation.carry(known))
 
 
-def _replace(hub: HubState, zone: Zone, before: Reservation | None, after: Reservation) -> None:
+def replace(hub: HubState, zone: Zone, before: Reservation | None, after: Reservation) -> None:
     """Keep a reservation, and book what it encumbers more or less than before."""
     hub.keep_reservation(after)
     zone.cut.note(after)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from hub.account import Account
+from hub.account import Account, Command
 from hub.margin.requirement import Assessment
 from messaging.messages import LiquidationDone, StateReported
 from messaging.units import Asset, Micros, Ppm, Qty8, Usd6, ratio_up
@@ -109,6 +109,13 @@ def end(account: Account, done: LiquidationDone) -> Account:
         for command in account.commands
     )
     return sweep(msgspec.structs.replace(account, commands=commands))
+
+
+def under_way(account: Account, command: Command) -> Account:
+    """Count a command as under way again: its end, or the report of it, is lost (P55)."""
+    liq_id = command.ordered.liq_id
+    others = tuple(one for one in account.commands if one.ordered.liq_id != liq_id)
+    return msgspec.structs.replace(account, commands=(*others, command))
 
 
 def sweep(account: Account) -> Account:

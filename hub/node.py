@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hub import credit, digests, gains, positions, watch
+from hub import credit, digests, gains, positions, rollback, watch
 from hub.oracle import take
 from hub.state import HubPolicy, HubState
 from hub.zone import Zone
@@ -10,6 +10,7 @@ from messaging.effects import Effect, Send, SetTimer
 from messaging.envelope import Envelope
 from messaging.messages import (
     BucketsTold,
+    ChainReorganised,
     CreditUsed,
     DigestTold,
     Family,
@@ -113,10 +114,12 @@ class Hub:
                 return digests.buckets_told(hub, zone, answer, event.seq)
             case RowsTold() as answer:
                 return digests.rows_told(hub, zone, answer, event.seq, height)
+            case ChainReorganised() as lost:
+                return rollback.reorganised(hub, zone, event.family, lost)
             case LiquidationFilled() as fill:
                 return positions.filled(hub, zone, fill.liq_id, fill.filled_qty8)
             case LiquidationDone() as ended:
-                return positions.done(hub, zone, ended)
+                return positions.done(hub, zone, ended, height)
         raise AssertionError(f"{event!r} is not for {self.name}")
 
     def _marked(self, zone: Zone, event: Envelope, mark: Watermark) -> list[Effect]:
@@ -124,6 +127,7 @@ class Hub:
         if mark.spoke_time_us < zone.last_time_us.get(event.family, 0):
             return credit.halt(zone, HaltReason.TIME_REGRESSED)
         zone.last_time_us[event.family] = mark.spoke_time_us
+        zone.times[event.family].append((event.height, mark.spoke_time_us))
         zone.heard_us = max(zone.heard_us, mark.spoke_time_us)
         if event.family is Family.RESERVATION:
             credit.marked(zone, mark, event.height)
@@ -136,8 +140,13 @@ class Hub:
         family = event.family
         if event.final_height > zone.final_heights[family]:
             zone.final_heights[family] = event.final_height
+        times = zone.times[family]
+        while len(times) > 1 and times[1][0] <= event.final_height:
+            times.popleft()
         if family is Family.RESERVATION:
             return credit.advance(self.state, zone)
         if family is Family.MARGIN_STATE:
             positions.advance(self.state, zone, now_us)
+        if zone.ended:
+            positions.settle_ends(self.state, zone)
         return []

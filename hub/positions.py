@@ -5,7 +5,7 @@ import msgspec
 from hub import credit, gains, ledger, liquidation
 from hub.account import Account, SpokeView, finalise, report, see
 from hub.state import HubState
-from hub.zone import Zone
+from hub.zone import Ended, Zone
 from messaging.effects import Effect, Send
 from messaging.messages import (
     Family,
@@ -30,14 +30,14 @@ def reported(hub: HubState, zone: Zone, state: StateReported, height: Height) ->
     view = report(before, state, height)
     if view is before:
         return []
-    _carry(hub, zone, place, view)
+    carry(hub, zone, place, view)
     zone.waiting.append((height, place))
     hub.look_due = hub.look_due or account.status is not MarginStatus.OPEN
     hub.keep(liquidation.sweep(see(account, zone.place, view)))
     return []
 
 
-def _carry(hub: HubState, zone: Zone, place: int, view: SpokeView) -> None:
+def carry(hub: HubState, zone: Zone, place: int, view: SpokeView) -> None:
     """Note the margin that an account's positions carry here, for the zone cap.
 
     Initial margin at age zero, at cost; the larger of final and newest report, for what lowers
@@ -110,7 +110,7 @@ def _settle(
         gains.book(
             hub, zone, account, realised_usd6=realised, cash_before_usd6=cash_usd6, now_us=now_us
         )
-    _carry(hub, zone, account.place, view)
+    carry(hub, zone, account.place, view)
     settled = see(account, zone.place, view)
     hub.keep(settled)
     hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))
@@ -144,6 +144,17 @@ def close_out(hub: HubState, account: Account) -> None:
     hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))
 
 
+def settle_ends(hub: HubState, zone: Zone) -> None:
+    """Forget ended commands once neither their end nor the report of it can be undone."""
+    final_height = zone.final_heights[Family.LIQUIDATION]
+    while zone.ended and zone.ended[0].height <= final_height:
+        _, place, command = zone.ended[0]
+        settled = hub.accounts[place].views[zone.place].settled
+        if command.done is not None and settled.version < command.done.state_version:
+            return
+        zone.ended.popleft()
+
+
 def filled(hub: HubState, zone: Zone, liq_id: LiquidationId, filled_qty8: Qty8) -> list[Effect]:
     """Halt a spoke that has closed more than a command allows (P77).
 
@@ -157,13 +168,18 @@ def filled(hub: HubState, zone: Zone, liq_id: LiquidationId, filled_qty8: Qty8) 
     return []
 
 
-def done(hub: HubState, zone: Zone, ended: LiquidationDone) -> list[Effect]:
+def done(hub: HubState, zone: Zone, ended: LiquidationDone, height: Height) -> list[Effect]:
     """Note a command's end and let the spoke forget it (P83)."""
     effects = filled(hub, zone, ended.liq_id, ended.filled_qty8)
     refused = ended.reason is LiquidationEnd.EXISTS_DIFFERENT  # of another body; ours goes on
     place = None if refused else zone.commands.pop(ended.liq_id, None)
     if place is not None:
-        account = liquidation.end(hub.accounts[place], ended)
+        account = hub.accounts[place]
+        for command in account.commands:
+            if command.ordered.liq_id == ended.liq_id:
+                over = msgspec.structs.replace(command, done=ended)
+                zone.ended.append(Ended(height, place, over))
+        account = liquidation.end(account, ended)
         hub.keep(account)
         close_out(hub, account)
     acknowledged = LiquidationAcknowledged(liq_id=ended.liq_id)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hub.account import Command
 from hub.cut import Cut
 from messaging.messages import Family, HaltReason
 from messaging.units import Height, LiquidationId, Micros, NodeId, ReservationId, Usd6
@@ -16,6 +17,23 @@ class Held(NamedTuple):
     due_us: Micros
     place: int
     amount_usd6: int
+
+
+class Use(NamedTuple):
+    """A use told of a block that is not final: what the reservation was before it."""
+
+    height: Height
+    rid: ReservationId
+    used_usd6: Usd6
+    use_height: Height
+
+
+class Ended(NamedTuple):
+    """The end of a command, as long as a reorganisation may undo it or the report of it."""
+
+    height: Height
+    place: int  # of the account
+    command: Command
 
 
 class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +82,8 @@ class Zone:
         waiting: (height, account place) of reports that are not final yet.
         commands: live liquidation commands there -> place of the account.
         last_time_us: per family, the chain time of the last watermark.
+        times: per family, (height, chain time) of watermarks from the last final one on.
+        uses, ended: what a reorganisation may have to undo, oldest first (P55).
         won_usd6: what traders have won there on balance, as far as it counts; compared with
             the cap (P2).
         held: gains that wait, oldest first; held_usd6: their sum (rule L9).
@@ -96,6 +116,11 @@ class Zone:
         self.waiting: deque[tuple[Height, int]] = deque()
         self.commands: dict[LiquidationId, int] = {}
         self.last_time_us: dict[Family, Micros] = {}
+        self.times: dict[Family, deque[tuple[Height, Micros]]] = {
+            family: deque() for family in self.final_heights
+        }
+        self.uses: deque[Use] = deque()
+        self.ended: deque[Ended] = deque()
         self.won_usd6 = 0
         self.held: deque[Held] = deque()
         self.held_usd6 = 0

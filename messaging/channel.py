@@ -1,10 +1,11 @@
 """Both ends of a gap-free channel: number, keep until acknowledged; order, drop repeats, park gaps.
 
 Rules of docs/protocol.md: P5 (a channel), P14 (a resend is the stored frame), P16 (replay
-protection is the cursor), P18 (acknowledgements only steer), P19 and P20 (lives of a node), P26
-(sequence rule), P58 (resends).
+protection is the cursor), P18 (acknowledgements only steer), P19 and P20 (lives of a node), P21
+(versions of a channel), P26 (sequence rule), P58 (resends).
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,19 +13,14 @@ import msgspec
 from msgspec.structs import replace
 
 from messaging.envelope import Envelope
-from messaging.units import Micros
+from messaging.lineage import Lineage, Place
+from messaging.messages import ChainReorganised
+from messaging.units import Height, Micros
 
 PARKED_MAX = 1_024  # frames a receiver keeps behind a gap
 RESENT_MAX = 100  # frames sent again at a time
 RESEND_GROWTH = 1.5
 RESEND_GROWTH_MAX = 16.0
-
-
-class Place(NamedTuple):
-    """Where a frame stands in its channel: later versions are behind all of earlier ones."""
-
-    chan_epoch: int
-    seq: int
 
 
 class Life(NamedTuple):
@@ -60,14 +56,18 @@ class Outbox:
     Attributes:
         chan_epoch: version of the channel that new frames belong to.
         held_from: frames from this number on may not leave yet; 0 if all may (P19).
+        lineage: versions of the frames that stand.
     """
 
     __slots__ = (
         "_growth",
+        "_left",
         "_progress_us",
+        "_soft",
         "acked",
         "chan_epoch",
         "held_from",
+        "lineage",
         "next_seq",
         "resent_max",
         "unacked",
@@ -80,13 +80,21 @@ class Outbox:
         self.held_from = 0
         self.unacked: dict[int, Envelope] = {}
         self.acked = Place(1, 0)
+        self.lineage = Lineage()
         self._progress_us = Micros(0)
         self._growth = 1.0
+        self._left = Place(1, 0)  # head when frames began to be held
+        self._soft: deque[tuple[int, Height]] = deque()  # frames of blocks that are not final
 
     @property
     def head(self) -> Place:
-        """Return the place of the newest frame that may leave."""
-        return Place(self.chan_epoch, (self.held_from or self.next_seq) - 1)
+        """Return the place of the newest frame that may have left."""
+        return self._left if self.held_from else Place(self.chan_epoch, self.next_seq - 1)
+
+    @property
+    def firm_seq(self) -> int:
+        """Return the newest frame that no reorganisation takes back."""
+        return (self._soft[0][0] if self._soft else self.next_seq) - 1
 
     def keep(self, envelope: Envelope, now_us: Micros) -> bool:
         """Store a frame, which has number `next_seq`; tell whether it may leave."""
@@ -94,11 +102,36 @@ class Outbox:
             self._progress_us = now_us
         self.unacked[envelope.seq] = envelope
         self.next_seq += 1
+        if envelope.height > envelope.final_height:
+            self._soft.append((envelope.seq, envelope.height))
+        while self._soft and self._soft[0][1] <= envelope.final_height:
+            self._soft.popleft()
         return not self.held_from
+
+    def fork(self, fork_height: Height) -> int:
+        """Take back the frames of blocks above a height, and go on in a new version (P21).
+
+        Return the version of the frame that the next one will link to. What is final stays.
+        """
+        soft = self._soft
+        first = next((seq for seq, height in soft if height > fork_height), self.next_seq)
+        while soft and soft[-1][0] >= first:
+            soft.pop()
+        for seq in [seq for seq in self.unacked if seq >= first]:
+            del self.unacked[seq]
+        base_epoch = self.lineage.epoch_of(first - 1)
+        self.chan_epoch += 1
+        self.lineage.fork(Place(self.chan_epoch, first))
+        self.next_seq = first
+        if self.held_from:
+            self.held_from = min(self.held_from, first)
+        return base_epoch
 
     def hold(self) -> None:
         """Let no new frame leave until `let_go`; those already stored are sent again as ever."""
-        self.held_from = self.held_from or self.next_seq
+        if not self.held_from:
+            self._left = self.head
+            self.held_from = self.next_seq
 
     def let_go(self, now_us: Micros, node_epoch: int) -> list[Envelope]:
         """Return the frames that were held, to leave now as frames of this life."""
@@ -109,18 +142,23 @@ class Outbox:
         return [self.unacked[seq] for seq in range(first, self.next_seq)]
 
     def acknowledge(self, ack: Place, now_us: Micros) -> None:
-        """Forget all frames up to `ack`. An old acknowledgement does nothing."""
+        """Forget all frames up to `ack`. An old acknowledgement does nothing.
+
+        One of an earlier version counts up to where that was left.
+        """
         if ack <= self.acked or ack > self.head:
             return
         self.acked = ack
         unacked = self.unacked
-        for seq in range(next(iter(unacked), self.next_seq), ack.seq + 1):
+        last_seq = self.lineage.common_seq(ack)
+        for seq in range(next(iter(unacked), self.next_seq), last_seq + 1):
             del unacked[seq]
         self._progress_us = now_us
         self._growth = 1.0
 
     def asked(self, first_seq: int, last_seq: int) -> list[Envelope]:
-        """Return the stored frames of a range, at most `resent_max`."""
+        """Return the stored frames of a range, at most `resent_max`; from 0, the oldest."""
+        first_seq = first_seq or next(iter(self.unacked), self.next_seq)
         last_seq = min(last_seq, first_seq + self.resent_max - 1)
         wanted = range(first_seq, last_seq + 1)
         return [self.unacked[seq] for seq in wanted if seq in self.unacked and self._may_leave(seq)]
@@ -143,22 +181,30 @@ class Inbox:
 
     Attributes:
         chan_epoch, next_seq: the cursor.
+        lineage: versions of the frames up to it.
+        parked: frames of the cursor's version behind a gap, by number.
+        newer: frames of later versions, which it cannot go to yet.
         life: of the other end, the newest that has been accepted.
         waits: nothing is handed on until `go_on`; what comes is parked.
         acked_seq: the cursor that the other end has been told.
         arrived_us: when the oldest unacknowledged frame arrived.
         fenced: frames of an earlier life than the accepted one, which it does not know of.
         early: frames of a life that has not been accepted.
+        dead: frames of an earlier version, none of which has an effect any more (INV13).
     """
 
     __slots__ = (
+        "_newer_us",
         "_parked_us",
         "acked_seq",
         "arrived_us",
         "chan_epoch",
+        "dead",
         "early",
         "fenced",
         "life",
+        "lineage",
+        "newer",
         "next_seq",
         "parked",
         "parked_max",
@@ -170,15 +216,19 @@ class Inbox:
         self.parked_max = PARKED_MAX
         self.chan_epoch = 1
         self.next_seq = 1
+        self.lineage = Lineage()
         self.parked: dict[int, Envelope] = {}
+        self.newer: dict[Place, Envelope] = {}
         self.acked_seq = 0
         self.arrived_us = Micros(0)
         self.repeats = 0
         self.fenced = 0
         self.early = 0
+        self.dead = 0
         self.life = FIRST_LIFE
         self.waits = False
         self._parked_us: dict[int, Micros] = {}  # when each began to wait, or was asked for last
+        self._newer_us = Micros(0)  # the same, of the oldest in `newer`
 
     @property
     def cursor(self) -> Place:
@@ -188,24 +238,24 @@ class Inbox:
     @property
     def seen(self) -> Place:
         """Return the place of the newest frame that has arrived."""
+        if self.newer:
+            return max(self.newer)
         return Place(self.chan_epoch, max(self.parked, default=self.next_seq - 1))
 
     def receive(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
         """Return the frames that are now in order, oldest first; none for a repeat or a gap."""
-        seq = envelope.seq
         if not self.believes(envelope):
             if envelope.node_epoch > self.life.node_epoch:
                 self.early += 1
             else:
                 self.fenced += 1
             return []
+        if envelope.chan_epoch != self.chan_epoch:
+            return self._of_another_version(envelope, now_us)
+        seq = envelope.seq
         if seq != self.next_seq or self.waits:
             if seq < self.next_seq:
-                # The other end has not heard that it arrived, so it is owed the word again.
-                self.repeats += 1
-                if self.acked_seq == self.next_seq - 1:
-                    self.arrived_us = now_us
-                self.acked_seq = min(self.acked_seq, seq - 1)
+                self._repeated(seq, now_us)
             elif seq in self.parked:
                 self.repeats += 1
             else:
@@ -214,14 +264,60 @@ class Inbox:
         if self.acked_seq == seq - 1:
             self.arrived_us = now_us
         self.next_seq = seq + 1
-        if not self.parked:
+        if not self.parked and not self.newer:
             return [envelope]
-        return [envelope, *self._ready()]
+        return [envelope, *self._ready(now_us)]
+
+    def _of_another_version(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
+        """Let no earlier version have an effect (INV13); go to a later one if that can be."""
+        place = Place(envelope.chan_epoch, envelope.seq)
+        if place < self.cursor:
+            if self.lineage.epoch_of(place.seq) == place.chan_epoch and place.seq < self.next_seq:
+                self._repeated(place.seq, now_us)
+            else:
+                self.dead += 1
+            return []
+        if place in self.newer:
+            self.repeats += 1
+            return []
+        ready = not self.waits and self._begins(envelope)
+        if not ready and not self._has_room:
+            return []
+        if not self.newer:
+            self._newer_us = now_us
+        self.newer[place] = envelope
+        return list(self._ready(now_us)) if ready else []
+
+    def _repeated(self, seq: int, now_us: Micros) -> None:
+        """Owe the word again: the other end has not heard that this frame arrived."""
+        self.repeats += 1
+        if self.acked_seq == self.next_seq - 1:
+            self.arrived_us = now_us
+        self.acked_seq = min(self.acked_seq, seq - 1)
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self.parked) + len(self.newer) < self.parked_max
+
+    def _begins(self, envelope: Envelope) -> bool:
+        """Tell whether a frame begins a version that the cursor may go to: no frame misses."""
+        message, before = envelope.message, envelope.seq - 1
+        return (
+            type(message) is ChainReorganised
+            and before < self.next_seq
+            and self.lineage.epoch_of(before) == message.base_epoch
+        )
+
+    def has(self, envelope: Envelope) -> bool:
+        """Tell whether a frame has arrived, has been taken back, or waits."""
+        place = Place(envelope.chan_epoch, envelope.seq)
+        waits = place.chan_epoch == self.chan_epoch and place.seq in self.parked
+        return place <= self.cursor or waits or place in self.newer
 
     def _park(self, envelope: Envelope, now_us: Micros) -> None:
         """Keep a frame until those before it come; without room, the nearest ones."""
-        if len(self.parked) >= self.parked_max:
-            farthest = max(self.parked)
+        if not self._has_room:
+            farthest = max(self.parked, default=0)
             if envelope.seq > farthest:
                 return
             del self.parked[farthest], self._parked_us[farthest]
@@ -235,25 +331,53 @@ class Inbox:
             return True
         return epoch < life.node_epoch and Place(envelope.chan_epoch, envelope.seq) <= life.head
 
-    def _ready(self) -> Iterator[Envelope]:
-        """Take out what waits and is in order now."""
-        while self.next_seq in self.parked:
-            del self._parked_us[self.next_seq]
-            self.next_seq += 1
-            yield self.parked.pop(self.next_seq - 1)
+    def _ready(self, now_us: Micros) -> Iterator[Envelope]:
+        """Take out what waits and is in order now; the latest version there is goes first."""
+        while True:
+            begun = [place for place, frame in self.newer.items() if self._begins(frame)]
+            if begun:
+                yield self._go_to(max(begun), now_us)
+            elif self.next_seq in self.parked:
+                del self._parked_us[self.next_seq]
+                self.next_seq += 1
+                yield self.parked.pop(self.next_seq - 1)
+            else:
+                return
+
+    def _go_to(self, start: Place, now_us: Micros) -> Envelope:
+        """Set the cursor to the first frame of a later version; what waited for another is dead."""
+        first = self.newer.pop(start)
+        self.dead += len(self.parked) + sum(place < start for place in self.newer)
+        self.parked = {
+            place.seq: frame
+            for place, frame in self.newer.items()
+            if place.chan_epoch == start.chan_epoch
+        }
+        self._parked_us = dict.fromkeys(self.parked, self._newer_us)
+        self.newer = {
+            place: frame
+            for place, frame in self.newer.items()
+            if place.chan_epoch > start.chan_epoch
+        }
+        self.lineage.fork(start)
+        self.chan_epoch, self.next_seq = start.chan_epoch, start.seq + 1
+        self.acked_seq = min(self.acked_seq, start.seq - 1)
+        self.arrived_us = now_us
+        return first
 
     def go_on(self, now_us: Micros) -> list[Envelope]:
         """Hand frames on again; return those that have come in order meanwhile."""
         self.waits = False
         if self.acked_seq == self.next_seq - 1:
             self.arrived_us = now_us
-        return list(self._ready())
+        return list(self._ready(now_us))
 
     def missing(self, now_us: Micros, policy: ChannelPolicy) -> list[tuple[int, int]]:
         """Return the gaps that are old enough to ask for, each as (first, last) seq.
 
         All of them at once, each by its own age: one at a time would fall behind for ever where
-        losses come faster than round trips.
+        losses come faster than round trips. Where a later version began, only the other end
+        knows, so of what misses below it the oldest is asked for.
         """
         gaps: list[tuple[int, int]] = []
         expected = self.next_seq
@@ -263,6 +387,11 @@ class Inbox:
                 self._parked_us[seq] = now_us  # ask again only after as long again
                 gaps.append((expected, seq - 1))
             expected = seq + 1
+        if self.newer and not self.waits and now_us >= self._newer_us + policy.gap_after_us:
+            self._newer_us = now_us
+            newest = max(self.newer).chan_epoch
+            last = min(seq for epoch, seq in self.newer if epoch == newest) - 1
+            gaps.append((0, last))
         return gaps
 
     def owes_ack(self, now_us: Micros, policy: ChannelPolicy) -> bool:

@@ -22,6 +22,7 @@ from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost
 from messaging.fingerprint import fingerprint
 from messaging.identity import NO_DIGEST, Link, Signer, read_entry
+from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES
 from messaging.node import Contradicted, Event, Restarted, TimerFired
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
@@ -35,11 +36,32 @@ AT, ORDER, TRACE = "at_us", "order", "traceparent"  # headers of a record
 _SUM_BYTES = 16
 
 
-class Chain(NamedTuple):
-    """The newest frame of a stream: its number, and its digest for the next one's seal."""
+class Chain:
+    """The newest frame of a stream, and digests for the seals of those that may follow.
 
-    seq: int
-    digest: bytes
+    That is its own, and of a channel those back to where a reorganisation may begin anew (P21).
+    """
+
+    __slots__ = ("_digests", "newest")
+
+    def __init__(self) -> None:
+        self.newest = Place(1, 0)
+        self._digests: dict[int, bytes] = {}
+
+    def before(self, seq: int) -> bytes:
+        """Return the digest that frame `seq` links to."""
+        return self._digests[seq - 1] if seq > 1 else NO_DIGEST
+
+    def add(self, place: Place, digest: bytes, firm_seq: int) -> None:
+        """Note a frame; none up to `firm_seq` is ever taken back."""
+        digests = self._digests
+        if place.chan_epoch > self.newest.chan_epoch:
+            for seq in [seq for seq in digests if seq >= place.seq]:
+                del digests[seq]
+        digests[place.seq] = digest
+        self.newest = place
+        while (oldest := next(iter(digests))) < min(firm_seq, place.seq):
+            del digests[oldest]
 
 
 class _Memory(msgspec.Struct):
@@ -288,23 +310,27 @@ class Durable:
         """Seal a new frame; find the bytes of one that was sent before (P14)."""
         memory, topic, seq = self._memory, topic_of(frame), frame.seq
         memory.frames += 1
-        chain = memory.chains.get(topic, _NOTHING)
+        chain = memory.chains.get(topic)
+        if chain is None:
+            chain = memory.chains[topic] = Chain()
+        place = Place(frame.chan_epoch, seq)
         kept = seq if frame.family in CHANNEL_FAMILIES else 0
-        if kept and seq <= chain.seq:
+        if kept and place <= chain.newest:
             if not self._folding:
                 self._put(topic, 0, self._headers(cause, frame), self._sealed[topic, seq])
             return
-        before = chain.digest if seq else NO_DIGEST
+        before = chain.before(seq) if seq else NO_DIGEST
         data = encode_frame(frame)
         if self._folding:
             digest = self._signer.digest(data, before)
         else:
             sealed, digest = self._signer.seal(data, before)
             if kept:
-                self._sealed[topic, seq] = sealed
+                self._sealed[topic, seq] = sealed  # in place of one that was taken back
             self._put(topic, kept, self._headers(cause, frame), sealed)
         if seq:
-            memory.chains[topic] = Chain(seq, digest)
+            outbox = memory.endpoint.outboxes.get((frame.receiver, frame.family))
+            chain.add(place, digest, outbox.firm_seq if outbox is not None else seq)
 
     def _headers(self, cause: int, frame: Envelope) -> Headers:
         """Return what travels beside a frame: its place among all frames, and its trace."""
@@ -316,9 +342,6 @@ class Durable:
     def _put(self, topic: str, seq: int, headers: Headers, data: bytes) -> None:
         self._number += 1
         self._rows.append(Row(self._number, topic, seq, msgspec.msgpack.encode(headers), data))
-
-
-_NOTHING = Chain(0, NO_DIGEST)
 
 
 def trace_of(frame: Envelope) -> bytes:

@@ -35,4 +35,18 @@ class SetTimer(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True)
     at_us: Micros
 
 
-Effect: TypeAlias = Send | SetTimer
+@final
+class Forked(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """Take back what was sent to `to` of blocks above `fork_height`, and say so (P55).
+
+    Every channel to it goes on in a new version that begins behind the last frame that stands.
+    `old_height` was the newest block, `final_height` is the sender's final one.
+    """
+
+    to: NodeId
+    fork_height: Height
+    old_height: Height
+    final_height: Height
+
+
+Effect: TypeAlias = Send | SetTimer | Forked

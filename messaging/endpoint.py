@@ -7,9 +7,10 @@ message of a channel once and in order, whatever the network does.
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from messaging.channel import ChannelPolicy, Inbox, Life, Outbox, Place
-from messaging.effects import Effect, SetTimer
+from messaging.channel import ChannelPolicy, Inbox, Life, Outbox
+from messaging.effects import Effect, Forked, Send, SetTimer
 from messaging.envelope import NO_HEIGHT, Envelope
+from messaging.lineage import Place
 from messaging.link_control import (
     Acknowledged,
     ResendRequested,
@@ -17,7 +18,7 @@ from messaging.link_control import (
     ResyncAsked,
     ResyncTold,
 )
-from messaging.messages import CHANNEL_FAMILIES, Family, Message
+from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
 from messaging.node import Event, Node, Restarted, TimerFired
 from messaging.units import Micros, NodeId
 
@@ -119,35 +120,55 @@ class Endpoint:
         for effect in effects:
             if type(effect) is SetTimer:
                 out.append(effect)
-                continue
-            key = (effect.to, effect.family)
-            outbox = self.outboxes.get(key)
-            if outbox is None:
-                seq, ack_seq, chan_epoch, ack_epoch = self._counts.get(key, 0) + 1, 0, 1, 1
-                self._counts[key] = seq
+            elif type(effect) is Forked:
+                for family in CHANNEL_FAMILIES:
+                    self._put(now_us, self._fork(effect, family), out)
             else:
-                inbox = self.inboxes[key]
-                inbox.acked_seq = ack_seq = inbox.next_seq - 1
-                seq, chan_epoch, ack_epoch = outbox.next_seq, outbox.chan_epoch, inbox.chan_epoch
-            envelope = Envelope(
-                self.name,
-                key[0],
-                key[1],
-                seq,
-                ack_seq,
-                now_us,
-                effect.height,
-                effect.final_height,
-                effect.message,
-                self.node_epoch,
-                chan_epoch,
-                ack_epoch,
-            )
-            if outbox is None or outbox.keep(envelope, now_us):
-                out.append(envelope)
-            if outbox is not None and not self._tending:
-                out.append(self._arm(now_us))
+                self._put(now_us, effect, out)
         return out
+
+    def _fork(self, effect: Forked, family: Family) -> Send:
+        """Take back what a channel has told of lost blocks; return the word that says so (P21).
+
+        It belongs to the newest block that stands, so a deeper loss takes it back as well.
+        """
+        height = effect.fork_height
+        word = ChainReorganised(
+            fork_height=height,
+            old_height=effect.old_height,
+            base_epoch=self.outboxes[effect.to, family].fork(height),
+        )
+        return Send(effect.to, family, word, height, effect.final_height)
+
+    def _put(self, now_us: Micros, effect: Send, out: list[Output]) -> None:
+        """Give a message its number; it leaves with `out` unless its channel holds it."""
+        key = (effect.to, effect.family)
+        outbox = self.outboxes.get(key)
+        if outbox is None:
+            seq, ack_seq, chan_epoch, ack_epoch = self._counts.get(key, 0) + 1, 0, 1, 1
+            self._counts[key] = seq
+        else:
+            inbox = self.inboxes[key]
+            inbox.acked_seq = ack_seq = inbox.next_seq - 1
+            seq, chan_epoch, ack_epoch = outbox.next_seq, outbox.chan_epoch, inbox.chan_epoch
+        envelope = Envelope(
+            self.name,
+            key[0],
+            key[1],
+            seq,
+            ack_seq,
+            now_us,
+            effect.height,
+            effect.final_height,
+            effect.message,
+            self.node_epoch,
+            chan_epoch,
+            ack_epoch,
+        )
+        if outbox is None or outbox.keep(envelope, now_us):
+            out.append(envelope)
+        if outbox is not None and not self._tending:
+            out.append(self._arm(now_us))
 
     def _link_control(self, now_us: Micros, event: Envelope, key: _ChannelKey) -> list[Output]:
         """Answer a frame outside the sequence; the node does not see it (P17)."""
@@ -239,7 +260,7 @@ class Endpoint:
             if not gaps and inbox.owes_ack(now_us, policy):
                 out.append(self._outside(key, now_us, Acknowledged()))
             behind = inbox.acked_seq < inbox.next_seq - 1
-            busy = busy or behind or bool(outbox.unacked or inbox.parked)
+            busy = busy or behind or bool(outbox.unacked or inbox.parked or inbox.newer)
         self._tending = False
         if busy:
             out.append(self._arm(now_us))

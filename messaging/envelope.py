@@ -1,15 +1,13 @@
 """What a channel adds to a message: who, to whom, which one in the row, how final."""
 
-from typing import Annotated, TypeAlias, final
+from typing import final
 
 import msgspec
-from msgspec import Meta
 
-from messaging.fields import Count, Epoch, NodeName, Time
+from messaging.fields import BlockHeight, Count, Epoch, NodeName, Time
 from messaging.messages import Family, Message
-from messaging.units import INT_MAX, Height
+from messaging.units import Height
 
-BlockHeight: TypeAlias = Annotated[Height, Meta(ge=0, le=INT_MAX)]
 NO_HEIGHT = Height(0)
 
 

@@ -8,6 +8,7 @@ from messaging.units import (
     INT_MAX,
     AccountId,
     Asset,
+    Height,
     LiquidationId,
     Micros,
     NodeId,
@@ -33,4 +34,5 @@ Hash: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Bucket: TypeAlias = Annotated[int, Meta(ge=0, le=255)]
 Nonce: TypeAlias = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Epoch: TypeAlias = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+BlockHeight: TypeAlias = Annotated[Height, Meta(ge=0, le=INT_MAX)]
 ENTRIES_MAX = 512

@@ -15,8 +15,10 @@ from messaging.fields import (
     ENTRIES_MAX,
     Account,
     Amount,
+    BlockHeight,
     Bucket,
     Count,
+    Epoch,
     Hash,
     LiquidationKey,
     NodeName,
@@ -231,6 +233,24 @@ class RowsTold(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="rows_to
     rows: Annotated[tuple[CreditRow, ...], Meta(max_length=ENTRIES_MAX)]
 
 
+# --- all three families -----------------------------------------------------------------
+
+
+class ChainReorganised(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="chain_reorganised"
+):
+    """Blocks above `fork_height` are gone, with all that was told of them (P55). Spoke to hub.
+
+    The first frame of a new version of its channel: it takes the number of the first frame that
+    told of a lost block. `old_height` was the newest block, for people; `base_epoch` is the
+    version of the frame before. What has happened again, or still holds, follows. On each family.
+    """
+
+    fork_height: BlockHeight
+    old_height: BlockHeight
+    base_epoch: Epoch
+
+
 # --- margin-state -----------------------------------------------------------------------
 
 
@@ -395,6 +415,7 @@ class HaltReason(StrEnum):
     BROKEN_CLAIM = "broken_claim"
     FILLED_TOO_MUCH = "filled_too_much"
     EQUIVOCATED = "equivocated"
+    FINALITY_VIOLATED = "finality_violated"  # a block that it had called final is gone (P56)
     WATCHDOG = "watchdog"  # the monitor has found money that does not add up
 
 
@@ -451,6 +472,7 @@ Message: TypeAlias = (
     | MarginSet
     | LiquidationMessage
     | Watermark
+    | ChainReorganised
     | PricePublished
     | MarketMoved
     | OrderPlaced

@@ -8,43 +8,72 @@ from messaging.codec import decode_frame
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
 from messaging.identity import Link, Verifier
+from messaging.lineage import Place
+from messaging.messages import ChainReorganised
 from messaging.node import Contradicted
 
 REMEMBERED_MAX = 2_048  # frames of a channel: all that can be parked, and as many behind them
 
 
 class Witness:
-    """The newest frames of one channel, by number: digest before, own digest, journal's place."""
+    """The newest frames of one channel, by their place in it."""
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_after", "_seen")
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[bytes, bytes, int]] = {}  # plain, for every snapshot has it
+        # Plain values, for every snapshot has them: digest before, own digest, whose digest
+        # that before is, place in the journal.
+        self._seen: dict[int, tuple[bytes, bytes, int, int]] = {}
+        self._after: dict[int, tuple[int, ...]] = {}  # frames that follow each, one a version
 
     def contradicts(self, frame: Envelope, link: Link) -> int | None:
         """Return the journal's place of a frame that cannot stand with this one, if there is one.
 
-        That is another frame of the same number, or a neighbour that links to another one.
+        That is another frame of the same place, or a neighbour that links to another one.
         """
-        seen, seq = self._seen, frame.seq
-        same = seen.get(seq)
+        seen, key = self._seen, _key(place_of(frame))
+        same = seen.get(key)
         if same is not None:
-            return None if same[1] == link.digest else same[2]
-        before, after = seen.get(seq - 1), seen.get(seq + 1)
+            return None if same[1] == link.digest else same[3]
+        before = seen.get(_key(follows(frame)))
         if before is not None and before[1] != link.before:
-            return before[2]
-        if after is not None and after[0] != link.digest:
-            return after[2]
+            return before[3]
+        for after in self._after.get(key, ()):
+            if seen[after][0] != link.digest:
+                return seen[after][3]
         return None
 
     def note(self, frame: Envelope, link: Link, place: int) -> None:
         """Remember a frame that contradicts none."""
-        seen = self._seen
-        if frame.seq in seen:
+        seen, after, key = self._seen, self._after, _key(place_of(frame))
+        if key in seen:
             return
-        seen[frame.seq] = (link.before, link.digest, place)
+        before = _key(follows(frame))
+        seen[key] = (link.before, link.digest, before, place)
+        after[before] = (*after.get(before, ()), key)
         if len(seen) > REMEMBERED_MAX:
-            del seen[next(iter(seen))]
+            oldest = next(iter(seen))
+            before = seen.pop(oldest)[2]
+            left = tuple(one for one in after.pop(before) if one != oldest)
+            if left:
+                after[before] = left
+
+
+def _key(place: Place) -> int:
+    return place.chan_epoch << 64 | place.seq
+
+
+def place_of(frame: Envelope) -> Place:
+    """Return where a frame stands in its channel."""
+    return Place(frame.chan_epoch, frame.seq)
+
+
+def follows(frame: Envelope) -> Place:
+    """Return the place of the frame that this one links to (P21)."""
+    message, epoch = frame.message, frame.chan_epoch
+    if type(message) is ChainReorganised:
+        epoch = min(epoch, message.base_epoch)
+    return Place(epoch, frame.seq - 1)
 
 
 def proof(found: Contradicted, verifier: Verifier) -> str:
@@ -59,13 +88,13 @@ def proof(found: Contradicted, verifier: Verifier) -> str:
     if channels[0] != channels[1]:
         raise FrameRefused(f"expected frames of one channel, found {channels[0]}, {channels[1]}")
     where = "/".join(channels[0])
-    if first.seq == second.seq:
+    if place_of(first) == place_of(second):
         if one.digest() == other.digest():
             raise FrameRefused("expected two frames, found the same frame twice")
         return f"{where}: two frames have number {first.seq}"
-    if first.seq > second.seq:
+    if place_of(second) == follows(first):
         first, second, one, other = second, first, other, one
-    if second.seq != first.seq + 1:
+    if place_of(first) != follows(second):
         raise FrameRefused(f"expected neighbours, found numbers {first.seq} and {second.seq}")
     if other.before == one.digest():
         raise FrameRefused(f"number {second.seq} follows number {first.seq}, as it should")

@@ -26,6 +26,13 @@ class Halt(msgspec.Struct, frozen=True, kw_only=True):
     until_us: Micros
 
 
+class Reorg(msgspec.Struct, frozen=True, kw_only=True):
+    """At `at_us` the newest `depth` blocks are replaced by as many others."""
+
+    at_us: Micros
+    depth: int
+
+
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
     """A chain's parameters.
 
@@ -35,6 +42,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
         final_after_us: age at which a block is final.
         trust: what counts as final in the spoke's frames.
         halts: when no blocks come; in order, not overlapping.
+        reorgs: when blocks are lost that nobody vouches for as final; in order.
     """
 
     block_us: Micros
@@ -42,6 +50,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     final_after_us: Micros
     trust: Trust = Trust.FINAL
     halts: tuple[Halt, ...] = ()
+    reorgs: tuple[Reorg, ...] = ()
 
     def height_at(self, now_us: int) -> Height:
         """Return the height of the newest block at `now_us`; 0 before the first."""

@@ -6,6 +6,7 @@ from messaging.units import LiquidationId, Micros, Qty8, Usd6
 from spokes import liquidation, venue
 from spokes.liquidation import Order
 from spokes.state import SpokeState
+from spokes.undo import CommandWas
 
 
 def ordered(spoke: SpokeState, command: LiquidationOrdered, now_us: Micros) -> list[Effect]:
@@ -21,7 +22,7 @@ def ordered(spoke: SpokeState, command: LiquidationOrdered, now_us: Micros) -> l
             state_version=0,
             reason=LiquidationEnd.EXISTS_DIFFERENT,
         )
-        return [spoke.tell(refused, now_us)]
+        return [spoke.tell_ever(refused, now_us)]
     spoke.orders[command.liq_id] = Order(command=command)
     spoke.live[command.liq_id] = None
     return []
@@ -53,6 +54,7 @@ def finish(spoke: SpokeState, now_us: Micros) -> list[Effect]:
         if reason is not None:
             ended = liquidation.end(order, reason, position_qty8, version)
             assert ended.done is not None
+            spoke.note(CommandWas(order))
             spoke.orders[liq_id] = ended
             del spoke.live[liq_id]
             effects.append(spoke.tell(ended.done, now_us))
@@ -96,6 +98,7 @@ def _fill(spoke: SpokeState, liq_id: LiquidationId, chain_us: Micros) -> None:
     position_qty8 = trader.holding(command.asset).qty8
     if qty8 == 0 or liquidation.beyond(command.price_limit_usd6, position_qty8, price_usd6):
         return
+    spoke.note(CommandWas(order))
     spoke.keep_trader(venue.trade(trader, market, qty8, price_usd6, liquidation=True))
     spoke.orders[liq_id] = liquidation.filled(order, qty8, price_usd6)
     spoke.filled[liq_id] = None

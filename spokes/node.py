@@ -25,10 +25,11 @@ from messaging.messages import (
 )
 from messaging.node import Contradicted, Event, Restarted, TimerFired
 from messaging.units import Micros
-from spokes import closing, digests, orders, reservation, venue
+from spokes import closing, digests, funding, orders, reservation, rollback
 from spokes.state import SpokePolicy, SpokeState, Waiting
+from spokes.undo import Told
 
-BLOCK, SLICE, MARK, FUNDING = "block", "slice", "mark", "funding"
+BLOCK, SLICE, MARK, FUNDING, REORG = "block", "slice", "mark", "funding", "reorg"
 
 
 class Spoke:
@@ -40,15 +41,20 @@ class Spoke:
         self._policy = policy
         self._block_set = False
         self._slice_set = False
+        self._reorgs = 0  # that there have been
 
     def start(self) -> Sequence[Effect]:
         """See `messaging.node.Node.start`."""
-        return (self._mark_timer(Micros(1)), self._timer(FUNDING, self._policy.funding_us))
+        timers = [self._mark_timer(Micros(1)), self._timer(FUNDING, self._policy.funding_us)]
+        return timers + self._reorg_timer()
 
     def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         """See `messaging.node.Node.handle`."""
         self.state.changed_rids.clear()
         self.state.filled.clear()
+        if self.state.undo is not None:
+            chain = self._policy.chain
+            self.state.undo.begin(chain.height_at(now_us), chain.trusted_height_at(now_us))
         if type(event) is TimerFired:
             return self._fired(now_us, event.name)
         if type(event) is Restarted:
@@ -115,7 +121,10 @@ class Spoke:
         known = spoke.credits.get(grant.rid)
         if known is None:
             return []  # long closed and forgotten (P50)
-        effects = spoke.keep_credit(reservation.granted(known, grant, chain_us), now_us)
+        outcome = reservation.granted(known, grant, chain_us)
+        effects = spoke.keep_credit(outcome, now_us)
+        if outcome.word is not None:
+            spoke.note(Told(outcome.word))  # refused when it came, whatever blocks are lost
         waiting = spoke.for_credit.pop(grant.rid, None)
         if waiting is None:
             return effects
@@ -133,8 +142,10 @@ class Spoke:
             effects = closing.trade(spoke, now_us)
             effects += self._want_slice(Micros(now_us + self._policy.slice_us))
         elif name == FUNDING:
-            self._fund()
+            funding.pay(spoke)
             effects = [self._timer(FUNDING, Micros(now_us + self._policy.funding_us))]
+        elif name == REORG:
+            return self._reorganised(now_us)
         else:
             assert name == MARK
             effects = orders.expire(spoke, now_us) + closing.finish(spoke, now_us)
@@ -142,6 +153,15 @@ class Spoke:
             block_us = self._policy.chain.time_at(now_us)
             effects.append(self._mark_timer(Micros(block_us + self._policy.watermark_us)))
         return effects + spoke.reports(now_us)
+
+    def _reorganised(self, now_us: Micros) -> list[Effect]:
+        """Lose blocks, then do what their orders and commands ask for in blocks to come."""
+        spoke, reorg = self.state, self._policy.chain.reorgs[self._reorgs]
+        self._reorgs += 1
+        effects = rollback.reorganised(spoke, reorg.depth, now_us)
+        if spoke.pool or spoke.revoked:
+            effects += self._want_block(now_us)
+        return [*effects, *self._want_slice(Micros(now_us + 1)), *self._reorg_timer()]
 
     def _block(self, now_us: Micros) -> list[Effect]:
         """Give back what was asked back, then carry orders out, oldest first."""
@@ -154,16 +174,6 @@ class Spoke:
         for waiting in pool:
             effects += orders.execute(spoke, waiting, now_us)
         return effects
-
-    def _fund(self) -> None:
-        for trader in list(self.state.traders.values()):
-            after = trader
-            for market, price_usd6 in zip(
-                self._policy.markets, self.state.prices_usd6, strict=True
-            ):
-                after = venue.fund(after, market, price_usd6)
-            if after is not trader:
-                self.state.keep_trader(after)
 
     def _marks(self, now_us: Micros) -> list[Effect]:
         """Say on every channel that everything up to this block has been told (P51)."""
@@ -192,6 +202,11 @@ class Spoke:
             return []
         self._slice_set = True
         return [self._timer(SLICE, due_us)]
+
+    def _reorg_timer(self) -> list[SetTimer]:
+        """Wake when the next reorganisation comes, if there is one; blocks do not wait for it."""
+        left = self._policy.chain.reorgs[self._reorgs :]
+        return [SetTimer(REORG, left[0].at_us)] if left else []
 
     def _timer(self, name: str, due_us: Micros) -> SetTimer:
         """Wake in the first block at or after `due_us`."""

@@ -5,11 +5,12 @@ import heapq
 import msgspec
 
 from messaging.effects import Effect
-from messaging.messages import CloseReason, MarginStatus, OrderPlaced, ReservationRequested
+from messaging.messages import CloseReason, MarginStatus, ReservationRequested
 from messaging.units import AccountId, Micros, Qty8, ReservationId, Usd6, ratio_up, value_up
 from spokes import reservation, venue
 from spokes.reservation import Credit
 from spokes.state import SpokeState, Waiting
+from spokes.undo import CreditWas, Traded
 from spokes.venue import Market
 
 
@@ -24,7 +25,7 @@ def execute(spoke: SpokeState, waiting: Waiting, now_us: Micros) -> list[Effect]
     reducing_qty8 = 0
     if held_qty8 * wanted_qty8 < 0:
         reducing_qty8 = max(-abs(held_qty8), min(abs(held_qty8), wanted_qty8))
-        _trade(spoke, order, market, reducing_qty8, _price(spoke, market, reducing_qty8))
+        _trade(spoke, waiting, market, reducing_qty8, _price(spoke, market, reducing_qty8))
     opening_qty8 = 0 if order.close_ppm else wanted_qty8 - reducing_qty8
     if opening_qty8 == 0:
         return []
@@ -53,7 +54,7 @@ def _open(
     for rid in spoke.credits_of.get(order.account, ()):
         credit = spoke.credits[rid]
         if reservation.usable(credit, needed_usd6, chain_us):
-            return _use(spoke, credit, needed_usd6, order, market, qty8, price_usd6, now_us)
+            return _use(spoke, credit, needed_usd6, waiting, market, qty8, price_usd6, now_us)
     if now_us >= waiting.placed_us + spoke.policy.patience_us:
         spoke.refused += 1
         return []
@@ -67,14 +68,14 @@ def _open(
     )
     spoke.keep_credit(reservation.Outcome(Credit(rid=rid, account=order.account)), now_us)
     spoke.for_credit[rid] = waiting
-    return [spoke.tell(request, now_us)]
+    return [spoke.tell_ever(request, now_us)]
 
 
 def _use(
     spoke: SpokeState,
     credit: Credit,
     amount_usd6: int,
-    order: OrderPlaced,
+    waiting: Waiting,
     market: Market,
     qty8: int,
     price_usd6: Usd6,
@@ -82,7 +83,8 @@ def _use(
 ) -> list[Effect]:
     """Check, use and trade in one block (P46); give back what is hardly worth keeping."""
     outcome = reservation.use(credit, amount_usd6, spoke.policy.chain.time_at(now_us))
-    _trade(spoke, order, market, qty8, price_usd6)
+    spoke.note(CreditWas(credit.rid, credit.used_usd6, None))
+    _trade(spoke, waiting, market, qty8, price_usd6)
     effects = spoke.keep_credit(outcome, now_us)
     if outcome.credit.left_usd6 < spoke.policy.dust_usd6:
         effects += close(spoke, credit.rid, CloseReason.DONE, now_us)
@@ -96,6 +98,7 @@ def close(
     credit = spoke.credits.get(rid)
     if credit is None or credit.state is not reservation.State.ACTIVE:
         return []
+    spoke.note(CreditWas(rid, credit.used_usd6, reason))
     return spoke.keep_credit(reservation.close(credit, reason), now_us)
 
 
@@ -123,6 +126,11 @@ def _credit_needed(market: Market, qty8: int, price_usd6: Usd6) -> int:
 
 
 def _trade(
-    spoke: SpokeState, order: OrderPlaced, market: Market, qty8: int, price_usd6: Usd6
+    spoke: SpokeState, waiting: Waiting, market: Market, qty8: int, price_usd6: Usd6
 ) -> None:
+    """Trade all of an order that closes a share, or this part of one for a quantity."""
+    order = waiting.order
+    if not order.close_ppm:
+        order = msgspec.structs.replace(order, qty8=Qty8(qty8))
+    spoke.note(Traded(order, waiting.placed_us))
     spoke.keep_trader(venue.trade(spoke.trader(order.account), market, qty8, price_usd6))

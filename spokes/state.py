@@ -37,6 +37,7 @@ from messaging.units import (
 from spokes.chain import Chain
 from spokes.liquidation import Order
 from spokes.reservation import Credit, Outcome, State
+from spokes.undo import Fact, Told, TraderWas, Undo
 from spokes.venue import Market, Trader, report
 
 FAMILY_OF: dict[type, Family] = {
@@ -113,6 +114,7 @@ class SpokeState:
         changed_rids: reservations that the event under way has changed.
         filled: liquidations that it has traded for.
         refused: orders that found no credit or were not allowed, for figures only.
+        undo: what lost blocks would undo; None on a chain that loses none.
     """
 
     def __init__(self, policy: SpokePolicy) -> None:
@@ -141,6 +143,7 @@ class SpokeState:
         self.changed_rids: dict[ReservationId, None] = {}
         self.filled: dict[LiquidationId, None] = {}
         self.refused = 0
+        self.undo = Undo() if policy.chain.reorgs else None
 
     def trader(self, account: AccountId) -> Trader:
         """Return an account here, new if need be."""
@@ -152,8 +155,14 @@ class SpokeState:
         self.ids_made += 1
         return ReservationId(new_id(self.policy.name, self.life, self.ids_made))
 
+    def note(self, fact: Fact) -> None:
+        """Remember a fact of the newest block, which may be lost (P55)."""
+        if self.undo is not None:
+            self.undo.note(fact)
+
     def keep_trader(self, trader: Trader) -> None:
         """Replace an account here; it will be reported with this block."""
+        self.note(TraderWas(trader.id, self.traders.get(trader.id)))
         self.traders[trader.id] = trader
         self.touched[trader.id] = None
 
@@ -202,6 +211,11 @@ class SpokeState:
             self.policy.chain.height_at(now_us),
             self.policy.chain.trusted_height_at(now_us),
         )
+
+    def tell_ever(self, message: Message, now_us: Micros) -> Effect:
+        """Address a word to the hub that holds whatever blocks are lost: it is said again then."""
+        self.note(Told(message))
+        return self.tell(message, now_us)
 
     def reports(self, now_us: Micros) -> list[Effect]:
         """Report every account that this block has touched."""

@@ -97,8 +97,8 @@ def state_hash(endpoint: Endpoint) -> str:
         node.state.changed_rids.clear()
         node.state.filled.clear()
         node.state.rows.tree().root()
-    heard = [inbox.next_seq for inbox in endpoint.inboxes.values()]
-    said = [outbox.next_seq for outbox in endpoint.outboxes.values()]
+    heard = [inbox.cursor for inbox in endpoint.inboxes.values()]
+    said = [(outbox.chan_epoch, outbox.next_seq) for outbox in endpoint.outboxes.values()]
     return fingerprint((node, heard, said))
 
 
@@ -113,7 +113,7 @@ def _applied(process: Process, parcel: Parcel) -> Envelope | None:
     if process.durable.is_repeat(parcel.route, frame):
         return None  # never shown to the endpoint a second time
     inbox = process.durable.endpoint.inboxes.get((frame.sender, frame.family))
-    fresh = inbox is not None and frame.seq >= inbox.next_seq and frame.seq not in inbox.parked
+    fresh = inbox is not None and not inbox.has(frame)
     return None if fresh else frame  # fresh: there was no room for it when it came
 
 

@@ -2,7 +2,7 @@
 
 A record may leave only once it is in its sender's outbox. At the end every journal is gone
 through anew, by fresh nodes, and must give each frame as it was published, byte for byte; one
-number of a stream never stands for two frames; each seal holds and links to the one before.
+place in a stream never stands for two frames; each seal holds and links to the one before.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,9 +16,11 @@ from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InvariantViolated
 from messaging.identity import NO_DIGEST, Sealed, Verifier, read_entry
+from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES
 from messaging.topics import Route, topic_of
 from messaging.units import Micros, NodeId
+from messaging.witness import follows, place_of
 
 _sealed = msgspec.msgpack.Decoder(Sealed)
 
@@ -29,7 +31,7 @@ class Published:
     def __init__(self, wire: Wire, processes: Sequence[Process]) -> None:
         self._wire = wire
         self._processes = {process.name: process for process in processes}
-        self.frames: dict[tuple[str, int], bytes] = {}  # (topic, number) -> as it first left
+        self.frames: dict[tuple[str, Place], bytes] = {}  # as each first left
 
     def leave_out(self, name: NodeId) -> None:
         """Expect nothing more of a node that is put back to an older state, or runs twice."""
@@ -49,7 +51,7 @@ class Published:
 
     def _note(self, route: Route, data: bytes) -> None:
         frame = _frame_of(data)
-        if frame.seq and self.frames.setdefault((route.topic, frame.seq), data) != data:
+        if frame.seq and self.frames.setdefault((route.topic, place_of(frame)), data) != data:
             finding = f"{route.topic} {frame.seq}: two frames under one number"
             raise InvariantViolated("INV12", finding)
 
@@ -59,23 +61,24 @@ class Published:
         Raises:
             InvariantViolated: INV10, INV12 or INV16.
         """
-        derived: dict[tuple[str, int], bytes] = {}
+        derived: dict[tuple[str, Place], bytes] = {}
         for process in self._processes.values():
             derived |= _derived(process, make(process.name))
-        for (topic, seq), data in self.frames.items():
-            if _sealed.decode(data).frame != derived.get((topic, seq)):
-                finding = f"{topic} {seq}: published, and the journal gives another or none"
+        for (topic, place), data in self.frames.items():
+            if _sealed.decode(data).frame != derived.get((topic, place)):
+                finding = f"{topic} {place.seq}: published, and the journal gives another or none"
                 raise InvariantViolated("INV10", finding)
         self._check_seals(verifier)
         return len(self.frames)
 
     def _check_seals(self, verifier: Verifier) -> None:
-        for (topic, seq), data in self.frames.items():
+        for (topic, (_, seq)), data in self.frames.items():
+            frame = _frame_of(data)
             try:
-                sealed = verifier.open(data, _frame_of(data).sender)
+                sealed = verifier.open(data, frame.sender)
             except FrameRefused as error:
                 raise InvariantViolated("INV16", f"{topic} {seq}: {error}") from None
-            before = self.frames.get((topic, seq - 1))
+            before = self.frames.get((topic, follows(frame)))
             linked = NO_DIGEST if before is None else _sealed.decode(before).digest()
             if sealed.before != linked or (before is None and seq > 1):
                 finding = f"{topic} {seq}: does not link to the frame before"
@@ -90,13 +93,13 @@ def _sender(data: bytes) -> NodeId:
     return _frame_of(data).sender
 
 
-def _derived(process: Process, endpoint: Endpoint) -> Mapping[tuple[str, int], bytes]:
-    """Return the frames that a journal gives, by topic and number, each as it first left."""
-    found: dict[tuple[str, int], bytes] = {}
+def _derived(process: Process, endpoint: Endpoint) -> Mapping[tuple[str, Place], bytes]:
+    """Return the frames that a journal gives, by topic and place, each as it first left."""
+    found: dict[tuple[str, Place], bytes] = {}
     endpoint.start()
     for entry in process.store.entries():
         event, _ = read_entry(entry.event)
         for output in endpoint.handle(Micros(entry.at_us), event):
             if type(output) is Envelope and output.family in CHANNEL_FAMILIES and output.seq:
-                found.setdefault((topic_of(output), output.seq), encode_frame(output))
+                found.setdefault((topic_of(output), place_of(output)), encode_frame(output))
     return found

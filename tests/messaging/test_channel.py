@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messaging.channel import PARKED_MAX, RESENT_MAX, ChannelPolicy, Inbox, Outbox, Place
+from messaging.channel import PARKED_MAX, RESENT_MAX, ChannelPolicy, Inbox, Outbox
 from messaging.envelope import Envelope
+from messaging.lineage import Place
 from messaging.messages import Family, Watermark
 from messaging.units import HUB, Height, Micros, NodeId
 
@@ -189,7 +190,7 @@ def test_acknowledged_is_what_the_highest_acknowledgement_says(count: int, acks:
     assert outbox.next_seq == count + 1
 
 
-@given(count=st.integers(0, 300), first=st.integers(0, 320), length=st.integers(-5, 2**40))
+@given(count=st.integers(0, 300), first=st.integers(1, 320), length=st.integers(-5, 2**40))
 def test_asked_for_frames_are_the_stored_ones_and_at_most_so_many(
     count: int, first: int, length: int
 ) -> None:
@@ -201,6 +202,14 @@ def test_asked_for_frames_are_the_stored_ones_and_at_most_so_many(
 
     assert seqs(found) == [seq for seq in expected if count // 3 < seq <= count]
     assert all(one is outbox.unacked[one.seq] for one in found)
+
+
+def test_asked_from_zero_the_oldest_stored_frames_are_sent() -> None:
+    outbox = sent(300)
+    outbox.acknowledge(Place(1, 150), START_US)
+
+    assert seqs(outbox.asked(0, 280)) == list(range(151, 251))
+    assert seqs(outbox.asked(0, 160)) == list(range(151, 161))
 
 
 def test_of_a_long_silence_the_oldest_frames_are_sent_again() -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messaging.channel import Place
 from messaging.effects import Effect, Send
 from messaging.endpoint import TEND, Endpoint
 from messaging.envelope import Envelope
+from messaging.lineage import Place
 from messaging.link_control import ResyncAnswer, ResyncAsked, ResyncTold
 from messaging.messages import CHANNEL_FAMILIES, Family, Message
 from messaging.node import Event, Restarted, TimerFired

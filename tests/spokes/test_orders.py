@@ -4,7 +4,7 @@ import heapq
 
 import pytest
 
-from messaging.effects import Effect, Send
+from messaging.effects import Effect, Forked, Send
 from messaging.envelope import Envelope
 from messaging.messages import (
     CloseReason,
@@ -68,7 +68,8 @@ class Bench:
         self.spoke = Spoke(policy)
         self.state = self.spoke.state
         self.now_us = 0
-        self.sent: list[Send] = []
+        self.sent: list[Send] = []  # and not of a block that is lost
+        self.forks: list[Forked] = []
         self.batches: list[list[Send]] = []  # what was sent together, in one handling
         self._timers: dict[str, int] = {}
         self._queue: list[tuple[int, int, str]] = []
@@ -82,6 +83,9 @@ class Bench:
         for effect in effects:
             if isinstance(effect, Send):
                 self.sent.append(effect)
+            elif isinstance(effect, Forked):
+                self.sent = [one for one in self.sent if one.height <= effect.fork_height]
+                self.forks.append(effect)
             else:
                 assert effect.at_us > self.now_us
                 self._timers[effect.name] = effect.at_us

@@ -14,6 +14,7 @@ from lab.swarm.trial import STRANGER, Trial
 from messaging.codec import decode_frame
 from messaging.errors import InvariantViolated
 from messaging.identity import NO_DIGEST, Sealed, Signer
+from messaging.lineage import Place
 from tests.swarm.planted import MINUTES, MISSING, PLANTED, RULES, found
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +95,7 @@ class Harmed:
         assert trial.run().finding is None
         assert trial._published is not None
         self.trial, self.published = trial, trial._published
-        self.key = next(key for key in self.published.frames if key[1] == 5)
+        self.key = next(key for key in self.published.frames if key[1].seq == 5)
         self.sealed = msgspec.msgpack.decode(self.published.frames[self.key], type=Sealed)
         self.sender = decode_frame(self.sealed.frame).sender
 
@@ -111,7 +112,7 @@ def harmed() -> Harmed:
 
 
 def test_another_frame_than_the_journal_gives_is_found(harmed: Harmed) -> None:
-    before = harmed.published.frames[harmed.key[0], 4]
+    before = harmed.published.frames[harmed.key[0], Place(1, 4)]
     harmed.published.frames[harmed.key] = before
     with pytest.raises(InvariantViolated, match=r"^INV10.*the journal gives another or none"):
         harmed.check()
