@@ -17,8 +17,9 @@ from hub.zone import Zone
 from lab.audit import Audit
 from lab.evidence import Evidence
 from lab.fills import Fills
+from lab.overlay import Overlay
 from lab.words import Words
-from messaging.effects import Effect, Send
+from messaging.effects import Effect, Forked, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
@@ -79,6 +80,7 @@ class Checker:
         self._liars = frozenset(liars)
         self._accounts = [account for account, _ in deposits]
         self._evidence = {spoke.name: Evidence() for spoke in spokes}
+        self._overlays = {spoke.name: Overlay() for spoke in spokes}
         self._hub_seen: dict[ReservationId, Reservation] = {}
         self._spoke_seen: dict[ReservationId, Credit] = {}
         self._expires_max_us: dict[ReservationId, Micros] = {}
@@ -92,6 +94,7 @@ class Checker:
         self._words = Words()
         self._restored: dict[NodeId, list[Endpoint]] = {}
         self._spoke_us: dict[NodeId, Micros] = dict.fromkeys(self._spokes, Micros(0))
+        self._lost = False  # the event under way takes blocks back
         self.checked = 0
 
         for endpoint in endpoints:
@@ -163,14 +166,19 @@ class Checker:
     def _hear(self, event: Event) -> None:
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             self._evidence[event.sender].hear(event)
+            self._lost = self._overlays[event.sender].hear(event)
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
-        hub = self._hub
+        hub, self._lost = self._hub, False
         self._hear(event)
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             if event.sender not in self._liars:
                 self.checked += 1
                 self._words.hear(HUB, event)
+            if self._lost and event.sender not in self._liars and HUB not in self._restored:
+                self.checked += 1
+                zone = hub.zone_of[event.sender]
+                self._overlays[event.sender].check(hub, zone, event.family)
             if type(event.message) is DigestTold:
                 self._check_views(event.sender)
         if effects:
@@ -209,6 +217,9 @@ class Checker:
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             self.checked += 1
             self._words.hear(spoke.name, event)
+        self._lost = bool(effects) and type(effects[0]) is Forked
+        if self._lost:
+            self._fills[spoke.name] = Fills(spoke)  # positions and fills go back with the blocks
         for rid in spoke.state.changed_rids:
             self._check_credit(spoke, rid)
         fills = self._fills[spoke.name]
@@ -320,7 +331,7 @@ class Checker:
         self._hold("INV5", in_bounds, "used beyond the amount", known)
         if seen is not None:
             fell = (
-                known.used_usd6 < seen.used_usd6
+                (known.used_usd6 < seen.used_usd6 and not self._lost)  # then INV14 says to what
                 or known.expires_max_us < seen.expires_max_us
                 or known.grant_version < seen.grant_version
             )
@@ -370,15 +381,19 @@ class Checker:
         credit = spoke.state.credits.get(rid)
         if credit is None:
             return
-        seen = self._spoke_seen.get(rid)
+        seen, known = self._spoke_seen.get(rid), self._hub.reservations.get(rid)
         self._spoke_seen[rid] = credit
         if seen is not None:
             revived = seen.state is Held.CLOSED and credit.state is not Held.CLOSED
-            self._hold("INV6", not revived, "a closed reservation opened again", credit)
-            self._hold("INV5", credit.used_usd6 >= seen.used_usd6, "used fell", credit)
+            final = known is not None and not known.open
+            stands = not self._lost or final  # what is ended at the hub was final here
+            self._hold(
+                "INV6", not (revived and stands), "a closed reservation opened again", credit
+            )
+            fell = credit.used_usd6 < seen.used_usd6
+            self._hold("INV5", not (fell and stands), "used fell", credit)
         granted_usd6 = self._granted_usd6.get(rid, 0)
         self._hold("INV1", credit.used_usd6 <= granted_usd6, "used more than granted", credit)
-        known = self._hub.reservations.get(rid)
         if known is not None:
             self._check_both(known, spoke)
         elif not self._in_doubt(HUB):

@@ -4,7 +4,13 @@ The checks judge the hub by this, and not by what the hub has made of it.
 """
 
 from messaging.envelope import Envelope
-from messaging.messages import Family, ReservationClosed, StateReported, Watermark
+from messaging.messages import (
+    ChainReorganised,
+    Family,
+    ReservationClosed,
+    StateReported,
+    Watermark,
+)
 from messaging.units import AccountId, Height, Micros, ReservationId
 
 
@@ -42,6 +48,8 @@ class Evidence:
             self.closed.setdefault(message.rid, height)
         elif type(message) is StateReported:
             self.reports.setdefault((message.account, message.version), height)
+        elif type(message) is ChainReorganised:
+            self._lose(family, max(message.fork_height, self.final_heights[family]))
         final_height = max(self.final_heights[family], frame.final_height)
         self.final_heights[family] = final_height
         marks = self._marks[family]
@@ -51,6 +59,14 @@ class Evidence:
                 self.final_us = max(self.final_us, mark_us)
             elif family is Family.MARGIN_STATE:
                 self.covered = max(self.covered, mark_height)
+
+    def _lose(self, family: Family, fork: Height) -> None:
+        """Forget what was told of lost blocks."""
+        self._marks[family] = [mark for mark in self._marks[family] if mark[0] <= fork]
+        if family is Family.RESERVATION:
+            self.closed = {rid: at for rid, at in self.closed.items() if at <= fork}
+        elif family is Family.MARGIN_STATE:
+            self.reports = {key: at for key, at in self.reports.items() if at <= fork}
 
     def report_is_final(self, account: AccountId, version: int) -> bool:
         """Tell whether a report was heard, and its block is final (P53)."""

@@ -7,13 +7,14 @@ from hub.state import HubPolicy
 from hub.zone import ZonePolicy
 from lab import reading
 from lab.amounts import hours, micros, usd6
+from lab.chains import chain_of
 from lab.scenario import AssetTable, BufferFlat, BufferNone, Scenario, SpokeTable
 from lab.ways import SLACK_US, Lane, channel_policy
 from markets.feed import FeedPolicy
 from markets.traders import TraderPolicy
 from messaging.latency import quantile_us
 from messaging.units import HUB, Asset, Micros, NodeId, Ppm
-from spokes import chain, venue
+from spokes import venue
 from spokes.state import SpokePolicy
 
 # A frame in order waits for those before it, about ten when a command leaves in a storm of
@@ -106,16 +107,7 @@ def spoke_policy(scenario: Scenario, spoke: SpokeTable) -> SpokePolicy:
     return SpokePolicy(
         name=NodeId(spoke.name),
         hub=HUB,
-        chain=chain.Chain(
-            block_us=micros(spoke.block_s),
-            safe_after_us=micros(spoke.safe_after_s),
-            final_after_us=micros(spoke.final_after_s),
-            trust=spoke.trust,
-            halts=tuple(
-                chain.Halt(from_us=hours(window.from_h), until_us=hours(window.until_h))
-                for window in spoke.outages
-            ),
-        ),
+        chain=chain_of(spoke),
         markets=tuple(_market(table) for table in scenario.assets),
         watermark_us=micros(reporting.watermark_s),
         digest_us=micros(reporting.digest_s),

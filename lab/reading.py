@@ -13,7 +13,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from lab.scenario import BUFFERS, Scenario
+from lab.chains import depth_max
+from lab.scenario import BUFFERS, Scenario, SpokeTable
 from markets import prices
 from markets.candle_path import CandleSource
 from messaging.errors import InputRefused, nearest
@@ -314,6 +315,21 @@ def _check_sense(scenario: Scenario) -> None:
                     expected = f"more than from_h = {window.from_h}"
                     raise InputRefused(f"{at}.until_h", expected=expected, found=window.until_h)
                 until_h = window.until_h
+        _check_reorgs(f"spokes[{index}].reorgs", spoke)
+
+
+def _check_reorgs(key: str, spoke: SpokeTable) -> None:
+    """Refuse reorganisations out of order, and of blocks that the spoke vouches for as final."""
+    before_h = 0.0
+    for number, reorg in enumerate(spoke.reorgs):
+        if reorg.at_h <= before_h:
+            expected = f"more than {before_h}"
+            raise InputRefused(f"{key}[{number}].at_h", expected=expected, found=reorg.at_h)
+        before_h = reorg.at_h
+        most = depth_max(spoke, number)
+        if reorg.depth > most:
+            expected = f"at most {most}, the blocks that are not final then"
+            raise InputRefused(f"{key}[{number}].depth", expected=expected, found=reorg.depth)
 
 
 def _check_order(key: str, low: float, high: float, *, last: bool = False) -> None:

@@ -69,6 +69,13 @@ class WindowTable(Table, frozen=True):
     until_h: Hours
 
 
+class ReorgTable(Table, frozen=True):
+    """At `at_h` hours from the start a chain loses its newest `depth` blocks."""
+
+    at_h: Hours
+    depth: Annotated[int, Meta(ge=1, le=64)]
+
+
 class SpokeTable(Table, frozen=True):
     """One execution spoke and its chain."""
 
@@ -83,6 +90,7 @@ class SpokeTable(Table, frozen=True):
     latency: str | Latency | None = None
     outages: tuple[WindowTable, ...] = ()
     partitions: tuple[WindowTable, ...] = ()
+    reorgs: tuple[ReorgTable, ...] = ()
 
 
 class HubTable(Table, frozen=True):

@@ -1,29 +1,79 @@
 """What has been said on each channel and how far it has been heard, kept beside the nodes.
 
 The checks follow every word from the one who said it to the one who takes it in: numbers 1 to n,
-each once (INV12), and nothing that its sender has not said just so (INV16). A node that is put back
+each once (INV12), nothing of a version of the channel that is over (INV13), and nothing that its
+sender has not said just so (INV16). A node that is put back
 to an older state, or runs twice, may forget and say otherwise what nobody has heard (P60): of its
 words the checks demand from then on that some process of it keeps them in its outbox.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
+from typing import TypeAlias
 
-from messaging.effects import Effect, Send
+import msgspec
+
+from messaging.effects import Effect, Forked, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
-from messaging.messages import CHANNEL_FAMILIES, Family
-from messaging.units import NodeId
+from messaging.lineage import Place
+from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
+from messaging.units import Height, NodeId
+from messaging.witness import place_of
+
+_Key: TypeAlias = tuple[NodeId, NodeId, Family]  # from, to, about what
+
+
+class _Row:
+    """What has been said on one channel and not been heard, and where both ends are."""
+
+    __slots__ = ("heard", "said", "soft", "under_way")
+
+    def __init__(self) -> None:
+        self.said = self.heard = Place(1, 0)
+        self.under_way: dict[Place, Send] = {}
+        self.soft: deque[tuple[int, Height]] = deque()  # said of blocks that may be lost
+
+    def say(self, word: Send) -> None:
+        self.said = Place(self.said.chan_epoch, self.said.seq + 1)
+        self.under_way[self.said] = word
+        if word.height > word.final_height:
+            self.soft.append((self.said.seq, word.height))
+        while self.soft and self.soft[0][1] <= word.final_height:
+            self.soft.popleft()
+
+    def fork(self, fork_height: Height) -> None:
+        """Go back to the first word of a lost block; what is under way may still be heard."""
+        epoch, newest = self.said
+        first = next((seq for seq, height in self.soft if height > fork_height), newest + 1)
+        self.soft = deque(word for word in self.soft if word[0] < first)
+        self.said = Place(epoch + 1, first - 1)
+
+    def follows(self, frame: Envelope) -> bool:
+        """Tell whether a frame may be heard now."""
+        (epoch, seq), heard = place_of(frame), self.heard
+        if epoch == heard.chan_epoch:
+            return seq == heard.seq + 1
+        return epoch > heard.chan_epoch and seq <= heard.seq + 1 and _begins(frame)
+
+    def take(self, place: Place) -> Send | None:
+        self.heard = place
+        word = self.under_way.pop(place, None)
+        for old in [old for old in self.under_way if old.chan_epoch < place.chan_epoch]:
+            del self.under_way[old]
+        return word
+
+
+def _begins(frame: Envelope) -> bool:
+    return type(frame.message) is ChainReorganised
 
 
 class Words:
     """Every channel between hub and spokes."""
 
     def __init__(self) -> None:
-        # (from, to, family) -> what has been said and not been heard, oldest first
-        self._under_way: dict[tuple[NodeId, NodeId, Family], deque[Send]] = {}
-        self._last: dict[tuple[NodeId, NodeId, Family], int] = {}
+        self._rows: defaultdict[_Key, _Row] = defaultdict(_Row)
         self._processes: dict[NodeId, list[Endpoint]] = {}
         self._put_back: set[NodeId] = set()
 
@@ -43,44 +93,51 @@ class Words:
             return
         for effect in effects:
             if type(effect) is Send and effect.family in CHANNEL_FAMILIES:
-                key = (sender, effect.to, effect.family)
-                said = self._under_way.get(key)
-                if said is None:
-                    said = self._under_way[key] = deque()
-                said.append(effect)
+                self._rows[sender, effect.to, effect.family].say(effect)
+            elif type(effect) is Forked:
+                self._fork(sender, effect)
+
+    def _fork(self, sender: NodeId, fork: Forked) -> None:
+        """Take back what was said of lost blocks, and expect the word that says so."""
+        for family in CHANNEL_FAMILIES:
+            row = self._rows[sender, fork.to, family]
+            row.fork(fork.fork_height)
+            word = ChainReorganised(
+                fork_height=fork.fork_height,
+                old_height=fork.old_height,
+                base_epoch=1,
+            )
+            row.say(Send(fork.to, family, word, fork.fork_height, fork.final_height))
 
     def hear(self, node: NodeId, frame: Envelope) -> None:
         """Follow a frame that a node has taken in.
 
         Raises:
-            InvariantViolated: INV12 or INV16.
+            InvariantViolated: INV12, INV13 or INV16.
         """
         key = (frame.sender, node, frame.family)
-        number = self._last.get(key, 0) + 1
-        if frame.seq != number and node not in self._put_back:
-            found = f"expected {number:,}, applied {frame.seq:,}"
-            raise InvariantViolated("INV12", f"{'/'.join(key)}: {found}")
-        self._last[key] = frame.seq
+        row, where = self._rows[key], f"{'/'.join(key)} {frame.seq:,}"
+        if node not in self._put_back and not row.follows(frame):
+            rule = "INV13" if frame.chan_epoch < row.heard.chan_epoch else "INV12"
+            found = f"applied {tuple(place_of(frame))} behind {tuple(row.heard)}"
+            raise InvariantViolated(rule, f"{'/'.join(key)}: {found}")
+        word = row.take(place_of(frame))
         if frame.sender in self._put_back or node in self._put_back:
             self._find(key, frame)
-            return
-        said = self._under_way.get(key)
-        if not said:
-            found = f"{'/'.join(key)} {number:,}: applied, and nobody has said it"
-            raise InvariantViolated("INV16", found)
-        word = said.popleft()
-        if not _same(word, frame):
+        elif word is None:
+            raise InvariantViolated("INV16", f"{where}: applied, and nobody has said it")
+        elif not _same(word, frame):
             found = f"expected {word.message}, applied {frame.message}"
-            raise InvariantViolated("INV16", f"{'/'.join(key)} {number:,}: {found}")
+            raise InvariantViolated("INV16", f"{where}: {found}")
 
-    def _find(self, key: tuple[NodeId, NodeId, Family], frame: Envelope) -> None:
+    def _find(self, key: _Key, frame: Envelope) -> None:
         """Find a word in an outbox of its sender."""
         for endpoint in self._processes[frame.sender]:
             outbox = endpoint.outboxes[key[1:]]
             word = outbox.unacked.get(frame.seq)
             if word is not None and _same(word, frame):
                 return
-            if key[1] in self._put_back and frame.seq <= outbox.acked.seq:
+            if key[1] in self._put_back and place_of(frame) <= outbox.acked:
                 return  # another process of the receiver has taken it in, and said so
         found = f"{'/'.join(key)} {frame.seq:,}: applied, and in no outbox of its sender"
         raise InvariantViolated("INV16", found)
@@ -88,7 +145,15 @@ class Words:
 
 def _same(word: Send | Envelope, frame: Envelope) -> bool:
     return (
-        (word.message is frame.message or word.message == frame.message)
+        (word.message is frame.message or _content(word) == _content(frame))
         and word.height == frame.height
         and word.final_height == frame.final_height
     )
+
+
+def _content(word: Send | Envelope) -> Message:
+    """Return the message; which version a channel goes back to, only its outbox knows."""
+    message = word.message
+    if type(message) is ChainReorganised:
+        return msgspec.structs.replace(message, base_epoch=1)
+    return message

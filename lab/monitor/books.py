@@ -133,6 +133,9 @@ class Books:
         spoke = route.receiver if by_hub else route.sender
         if not row.begun and frame.seq > 1:
             self.cut(topic)  # the topic was made anew behind the first frames
+        if frame.chan_epoch > 1:  # blocks were lost, and these books cannot take words back
+            self.cut(topic)
+            return
         ready, twin = row.take(frame)
         if twin:
             text = f"{topic}: expected one frame under number {frame.seq:,}, found two"

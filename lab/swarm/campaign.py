@@ -49,6 +49,7 @@ REQUIRED = (
     *("rewound", "truncated", "outage"),  # F4
     *("died before commit", "died after commit", "died after publish before mark"),  # F5
     *("died in recovery", "paused", "published again"),
+    *("reorg", "reorg before the frames below"),  # F8
     *("outlier", "stale"),  # F9
     *("forge", "said two things", "SpokeHalted: equivocated"),  # F10
     *("lost last commit", "lost backup", "doubled", "restored", "stopped"),  # F5, F6

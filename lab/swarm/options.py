@@ -22,10 +22,11 @@ FAULTS = {
     "rewind": "F4", "truncate": "F4", "outage": "F4",
     "death": "F5", "pause": "F5", "crash_loop": "F5",
     "twin": "F5", "lost_commit": "F6", "backup": "F6",
-    "skew": "F7", "halt": "F8", "outlier": "F9", "stale": "F9",
+    "skew": "F7", "halt": "F8", "reorg": "F8", "outlier": "F9", "stale": "F9",
     "forge": "F10", "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
 }  # fmt: skip
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
+REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
 ALL_AT_ONCE = 10  # one seed in so many has every fault on
 
 
@@ -120,6 +121,8 @@ def scenario_of(options: Options) -> Scenario:
             from_h = draws.uniform(0.0, options.safety_s / HOUR_S)
             until_h = draws.uniform(from_h, options.safety_s / HOUR_S) + 0.001
             spoke["outages"] = [{"from_h": from_h, "until_h": until_h}]
+        elif options.faults.get("reorg"):
+            spoke["reorgs"] = _reorgs(options, number, spoke)
         spokes.append(spoke)
     names = ("BTC", "ETH")[: options.assets]
     prices = {
@@ -161,6 +164,19 @@ def scenario_of(options: Options) -> Scenario:
         },
     }
     return reading.check(tables, directory=Path())
+
+
+def _reorgs(options: Options, number: int, spoke: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return when a spoke loses blocks, and how many: none that it vouches for as final."""
+    draws = Draws(options.seed, f"world/reorg/{number}")
+    soft_s = {"final": options.final_s, "safe": options.final_s / 2}.get(spoke["trust"], 0.0)
+    depth_max = min(REORG_DEPTH_MAX, int(soft_s / options.block_s))
+    first_s = options.final_s + 5.0
+    if depth_max < 1 or first_s >= options.safety_s:
+        return []
+    count = draws.whole(1, 1 + round(REORGS_MAX * options.faults["reorg"]))
+    times_h = sorted({draws.uniform(first_s, options.safety_s) / HOUR_S for _ in range(count)})
+    return [{"at_h": at_h, "depth": draws.whole(1, depth_max)} for at_h in times_h]
 
 
 def healing_s(options: Options) -> float:

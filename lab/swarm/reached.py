@@ -11,7 +11,7 @@ from functools import partial
 from hub import reservation
 from hub.node import Hub
 from hub.state import HubState
-from messaging.effects import Effect, Send
+from messaging.effects import Effect, Forked, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.messages import (
@@ -84,6 +84,8 @@ class Reached:
         """Count a receiver that has no room for what comes behind a gap."""
         for endpoint in self._endpoints.values():
             for inbox in endpoint.inboxes.values():
+                if inbox.newer:
+                    self.counts["reorg before the frames below"] += 1
                 if len(inbox.parked) >= inbox.parked_max:
                     self.counts["parked buffer full"] += 1
                     self.struck("F13")
@@ -117,6 +119,9 @@ class Reached:
     def _after_spoke(
         self, spoke: SpokeState, now_us: Micros, event: Event, effects: Sequence[Effect]
     ) -> None:
+        if effects and type(effects[0]) is Forked:
+            self.counts["reorg"] += 1
+            self.struck("F8")
         if type(event) is Envelope:
             self._taken(spoke, event.message)
         for rid in spoke.changed_rids:

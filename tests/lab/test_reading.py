@@ -125,6 +125,20 @@ def knobs(struct: Any) -> set[str]:
             ),
             "spokes[0].outages[0].until_h: expected more than from_h = 2.0, found 1.0",
         ),
+        (
+            tables(
+                spokes=[
+                    {
+                        "name": "base",
+                        "chain": "base",
+                        "block_s": 12.0,
+                        "final_after_s": 60.0,
+                        "reorgs": [{"at_h": 1.0, "depth": 6}],
+                    }
+                ]
+            ),
+            "spokes[0].reorgs[0].depth: expected at most 5, the blocks that are not final then",
+        ),
     ],
 )
 def test_a_bad_table_gets_key_expected_found(given: dict[str, Any], said: str) -> None:

@@ -1,0 +1,103 @@
+"""What the hub should know of one spoke's blocks that are not final: a fold of its canonical log.
+
+Frames that a reorganisation takes back are found by their numbers and cut off, in code of its own;
+the hub finds what to undo by heights. The two must agree (INV14).
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+from hub.state import HubState
+from hub.zone import Zone
+from messaging.envelope import Envelope
+from messaging.errors import InvariantViolated
+from messaging.messages import (
+    ChainReorganised,
+    CreditUsed,
+    Family,
+    ReservationClosed,
+    StateReported,
+    Watermark,
+)
+from messaging.units import AccountId, Height, Micros, ReservationId
+
+
+class _Line(NamedTuple):
+    seq: int
+    height: Height
+    message: object
+
+
+class _Facts:
+    """A fold of frames: use and close by reservation, newest report by account, newest time."""
+
+    def __init__(self) -> None:
+        self.used_usd6: dict[ReservationId, int] = {}
+        self.closed: dict[ReservationId, None] = {}
+        self.reports: dict[AccountId, StateReported] = {}
+        self.time_us = Micros(0)
+
+    def add(self, message: object) -> None:
+        """Add a frame's word, behind all before it."""
+        match message:
+            case CreditUsed(rid=rid, used_usd6=usd6):
+                self.used_usd6[rid] = max(usd6, self.used_usd6.get(rid, 0))
+            case ReservationClosed(rid=rid, used_usd6=usd6):
+                self.used_usd6[rid] = max(usd6, self.used_usd6.get(rid, 0))
+                self.closed[rid] = None
+            case StateReported(account=account):
+                self.reports[account] = message
+            case Watermark(spoke_time_us=time_us):
+                self.time_us = time_us
+
+
+class Overlay:
+    """The log of one spoke, per channel: what is final folded, the rest line by line."""
+
+    def __init__(self) -> None:
+        self._final: dict[Family, _Facts] = {}
+        self._soft: dict[Family, deque[_Line]] = {}
+
+    def hear(self, frame: Envelope) -> bool:
+        """Take in a frame in order; tell whether it took others back."""
+        final = self._final.setdefault(frame.family, _Facts())
+        soft = self._soft.setdefault(frame.family, deque())
+        lost = type(frame.message) is ChainReorganised
+        while lost and soft and soft[-1].seq >= frame.seq:
+            soft.pop()
+        soft.append(_Line(frame.seq, frame.height, frame.message))
+        while soft and soft[0].height <= frame.final_height:
+            final.add(soft.popleft().message)
+        return lost
+
+    def check(self, hub: HubState, zone: Zone, family: Family) -> None:
+        """Compare the hub's view of one channel with the log.
+
+        Raises:
+            InvariantViolated: INV14.
+        """
+        found, final = _Facts(), self._final[family]
+        found.used_usd6, found.closed = dict(final.used_usd6), dict(final.closed)
+        found.reports, found.time_us = dict(final.reports), final.time_us
+        for line in self._soft[family]:
+            found.add(line.message)
+        where = f"{zone.name}/{family}"
+        self._need(where, "time", zone.last_time_us.get(family, 0), found.time_us)
+        if family is Family.RESERVATION:
+            for known in hub.reservations.values():
+                if known.spoke == zone.name and known.open:
+                    rid, used_usd6 = known.rid, found.used_usd6.get(known.rid, 0)
+                    self._need(where, f"used of {rid.hex()}", known.used_usd6, used_usd6)
+                    closed = known.closed is not None
+                    self._need(where, f"close of {rid.hex()}", closed, rid in found.closed)
+        elif family is Family.MARGIN_STATE:
+            for account in hub.accounts:
+                latest = account.views[zone.place].latest
+                told = found.reports.get(account.id)
+                same = latest == told if told is not None else latest.version == 0
+                self._need(where, f"report of {account.id}", same, True)
+
+    def _need(self, where: str, what: str, found: object, expected: object) -> None:
+        if found != expected:
+            finding = f"{where}: {what} after a reorganisation: expected {expected}, found {found}"
+            raise InvariantViolated("INV14", finding)
