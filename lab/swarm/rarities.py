@@ -14,7 +14,7 @@ from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.messages import OrderPlaced, ReservationRequested
-from messaging.node import Event
+from messaging.node import Event, Restarted
 from messaging.units import Micros, NodeId, Qty8
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
@@ -39,7 +39,8 @@ class Impatient(Spoke):
             if type(effect) is Send and type(effect.message) is ReservationRequested:
                 self._asked = [*self._asked[-KEPT_MAX + 1 :], effect]
         self._handled += 1
-        if self._asked and self._handled % self._every == 0:
+        started = type(event) is Restarted  # nobody observes what a start says
+        if self._asked and self._handled % self._every == 0 and not started:
             effects.append(self._asked[self._handled // self._every % len(self._asked)])
         return effects
 
