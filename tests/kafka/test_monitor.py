@@ -40,7 +40,7 @@ from messaging.messages import (
 from messaging.topics import HALT_TOPIC
 from messaging.units import HUB, MONITOR, USD, Micros, NodeId, ReservationId, Usd6
 from tests.kafka import records
-from tests.kafka.stack import BUSY, LIMIT_S, ROOT, Stack, scenario
+from tests.kafka.stack import BUSY, LIMIT_S, ROOT, Stack, paused, scenario
 
 pytestmark = pytest.mark.kafka
 
@@ -246,16 +246,15 @@ def test_a_planted_grant_halts_every_spoke_at_the_hub(busy: Watcher) -> None:
         amount_usd6=Usd6(10_000_000 * USD),
         expires_at_us=Micros(10**12),
     )
-    stack.stop(HUB)  # else it might use the next number first; the same finding, under W1
-    written_s = busy.write(DOWN, HUB, BASE, gift)
-    busy.wait(busy.halts, "a HALT")
+    with paused(stack, HUB):  # else it might use the next number first; the same, under W1
+        written_s = busy.write(DOWN, HUB, BASE, gift)
+        busy.wait(busy.halts, "a HALT")
     halted_s, _, halt = busy.halts()[0]
 
     assert set(halt.spokes) == set(stack.spokes)
     assert halt.finding.startswith(("W8: ", "W12: "))
     print(f"HALT {halted_s - written_s:.3f} s after the planted grant")  # noqa: T201
 
-    stack.up(HUB)
     settled_us = stack.go_on(900.0)
     stack.down()
     said = [
