@@ -200,7 +200,9 @@ class Broker:
         settings += _OPEN if self._secure is None else self._secure.settings(self.folder)
         fresh = self._properties.with_name(self._properties.name + ".new")
         fresh.write_text(settings)
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        first, *rest = uuid.uuid4().bytes
+        # With its highest bit set an id may begin with "-", which reads as another option.
+        cluster = urlsafe_b64encode(bytes([first & 0x7F, *rest])).decode().rstrip("=")
         words = ["format", "--standalone", "-t", cluster, "-c", str(fresh)]
         with contextlib.ExitStack() as stack:
             if self._secure is not None:

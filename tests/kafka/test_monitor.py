@@ -265,15 +265,16 @@ def test_a_planted_grant_halts_every_spoke_at_the_hub(busy: Watcher) -> None:
     ]
     told = {frame.receiver: frame for frame in said if isinstance(frame.message, SpokeHalted)}
     assert set(told) == set(stack.spokes)
+    answers = set[RejectReason]()
     for spoke, frame in told.items():
         assert isinstance(frame.message, SpokeHalted)
         assert frame.message.reason is HaltReason.WATCHDOG
         after = [one for one in said if one.receiver == spoke and one.seq > frame.seq]
-        reasons = {
+        answers |= {
             one.message.reason for one in after if isinstance(one.message, ReservationRejected)
         }
-        assert reasons == {RejectReason.HALTED}
         assert not any(isinstance(one.message, ReservationGranted) for one in after)
+    assert answers == {RejectReason.HALTED}  # base may ask no more: its hub has said two things
     assert settled_us > 0
 
 
