@@ -140,10 +140,17 @@ class Checker:
         self._follow(node)
         if isinstance(node, Hub):
             self._hub_seen = dict(node.state.reservations)
+            # What it has granted and lost is fenced: no spoke had heard of it, none will.
+            for rid in self._granted_usd6.keys() - self._granted_by(node):
+                del self._granted_usd6[rid]
             for account in self._accounts:
                 self._encumbered_usd6[account] = node.state.ledger.reserved_usd6(account)
         elif isinstance(node, Spoke):
             self._spoke_seen |= node.state.credits
+
+    def _granted_by(self, hub: Hub) -> set[ReservationId]:
+        known = hub.state.reservations.values()
+        return {one.rid for one in known if one.state is not reservation.State.REJECTED}
 
     def _in_doubt(self, name: NodeId) -> bool:
         """Tell whether a node is put back and only some of the others have agreed to it.

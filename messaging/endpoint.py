@@ -91,7 +91,8 @@ class Endpoint:
     ) -> list[Output]:
         """Take a frame of a channel; the node sees what is now in order."""
         outbox = self.outboxes[key]
-        if outbox.unacked:  # else there is nothing to forget
+        # What another life than the accepted one has heard, that one need not know.
+        if outbox.unacked and event.node_epoch == inbox.life.node_epoch:
             outbox.acknowledge(Place(event.ack_epoch, event.ack_seq), now_us)
         if event.seq == 0:
             return self._link_control(now_us, event, key)
@@ -253,6 +254,8 @@ class Endpoint:
         for key, outbox in self.outboxes.items():
             policy, inbox = self._policies[key[0]], self.inboxes[key]
             out += outbox.overdue(now_us, policy)
+            if key in self.unsynced:
+                continue
             gaps = inbox.missing(now_us, policy)
             for first_seq, last_seq in gaps:
                 request = ResendRequested(first_seq=first_seq, last_seq=last_seq)

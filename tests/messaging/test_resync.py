@@ -220,6 +220,20 @@ def test_an_acknowledgement_of_what_was_never_let_go_is_not_believed() -> None:
     assert list(hub.outboxes[EAST, FAMILY].unacked) == [1]
 
 
+def test_what_a_fenced_life_has_heard_is_said_again_to_the_one_that_goes_on() -> None:
+    room = Room()
+    hub, twin, spoke = room.ends[HUB], room.copy(HUB), room.ends[EAST]
+    (word,) = room.say(spoke, HUB, 1)
+    room.give(twin, word)
+    (late,) = room.say(twin, EAST, 2)
+    room.settle(room.give(hub, life(1)), rounds=1)
+    room.give(spoke, late)
+    assert late.ack_seq == 1
+    assert list(spoke.outboxes[HUB, FAMILY].unacked) == [1]
+    room.settle([])
+    assert room.heard(HUB) == [say(1)]
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     steps=st.lists(
