@@ -49,10 +49,11 @@ PRICE_USD6 = 100_000_000
 SPOKES = (NodeId("east"), NodeId("west"))
 PROCESSES = (*SPOKES, HUB)
 POOL_MAX = 400
+REORGS_S = range(25, 600, 19)  # long before the last word that must be heard of a game at rest
 
 
-def scenario() -> Scenario:
-    """Return two spokes, two accounts, one asset, quick lives."""
+def scenario(*, reorgs: bool) -> Scenario:
+    """Return two spokes, two accounts, one asset, quick lives; the chain `west` may lose blocks."""
     spoke = {
         "chain": "base",
         "block_s": BLOCK_S,
@@ -60,6 +61,7 @@ def scenario() -> Scenario:
         "final_after_s": FINAL_S,
         "zone_cap_usd": 60_000,
     }
+    losses = [{"at_h": at_s / 3_600, "depth": 1 + at_s % 3} for at_s in REORGS_S if reorgs]
     tables: dict[str, Any] = {
         "title": "a game against the network",
         "duration_h": 24,
@@ -69,7 +71,7 @@ def scenario() -> Scenario:
             "assets": {"BTC": {"price_usd": 100, "volatility_per_sqrt_year": 0.1}},
         },
         "assets": [{"name": "BTC"}],
-        "spokes": [{"name": name, **spoke} for name in SPOKES],
+        "spokes": [{"name": "east", **spoke}, {"name": "west", **spoke, "reorgs": losses}],
         "reservation": {"ttl_s": TTL_S, "patience_s": TTL_S, "renewals_max": 1},
         "liquidation": {"command_ttl_s": TTL_S},
         "reporting": {"watermark_s": MARK_S, "tend_s": 2.0, "ack_after_s": 2.0},
@@ -117,11 +119,17 @@ def impatient(policy: SpokePolicy) -> Spoke:
 
 
 class Game(RuleBasedStateMachine):
-    """One game."""
+    """One game.
+
+    Attributes:
+        reorgs: one of the chains loses blocks now and then.
+    """
+
+    reorgs = False
 
     def __init__(self) -> None:
         super().__init__()
-        found = scenario()
+        found = scenario(reorgs=self.reorgs)
         names, lanes, deposits = (
             world.names_of(found),
             world.lanes_of(found),
@@ -326,3 +334,9 @@ class Game(RuleBasedStateMachine):
         frame = Envelope(*head, seq, 0, now_us, NO_HEIGHT, NO_HEIGHT, message)
         data, _ = self.signers[sender].seal(encode_frame(frame), NO_DIGEST)
         self.driver.put([Parcel(now_us, self.by_topic[topic], data)])
+
+
+class ReorgGame(Game):
+    """A game with a chain that loses blocks, at times that nobody chooses."""
+
+    reorgs = True
