@@ -74,7 +74,12 @@ def scenario(*, reorgs: bool) -> Scenario:
         "spokes": [{"name": "east", **spoke}, {"name": "west", **spoke, "reorgs": losses}],
         "reservation": {"ttl_s": TTL_S, "patience_s": TTL_S, "renewals_max": 1},
         "liquidation": {"command_ttl_s": TTL_S},
-        "reporting": {"watermark_s": MARK_S, "tend_s": 2.0, "ack_after_s": 2.0},
+        "reporting": {
+            "watermark_s": MARK_S,
+            "digest_s": MARK_S * reorgs,
+            "tend_s": 2.0,
+            "ack_after_s": 2.0,
+        },
         "hub": {"block_s": 1.0, "look_s": 10.0, "insurance_usd": 100.0},
         "links": {"loss_ppm": 1},
         "traders": {"accounts": 2, "collateral_sigma": 0.0},
