@@ -38,9 +38,9 @@ from messaging.link_control import ResyncAnswer
 from messaging.memory import MemoryStore
 from messaging.messages import Watermark
 from messaging.units import Micros
-from tests.mutants import reorganisation
+from tests.mutants import gains, reconciliation, reorganisation
 from tests.mutants.mutant import Mutant
-from tests.swarm.machine import Game, ReorgGame
+from tests.swarm.machine import DeepGame, DigestGame, Game, ReorgGame
 
 
 def _skewed_clock(tend: Any) -> Any:
@@ -242,13 +242,19 @@ MUTANTS: Mapping[str, Mutant] = {
     "X22": Mutant("P51", "watermark before what it covers", spokes.node.Spoke, "_marks",
                   _early_mark),
     **reorganisation.MUTANTS,
+    **reconciliation.MUTANTS,
+    **gains.MUTANTS,
 }  # fmt: skip
 
 
 # A game hides it: its spokes ask again all the time, and its marks never end.
 SWARM_ONLY = frozenset({"X4c"})
-# Only a game whose chains lose blocks can tell.
-GAMES: Mapping[str, type[Game]] = dict.fromkeys(reorganisation.MUTANTS, ReorgGame)
+# Only such a game can tell.
+GAMES: Mapping[str, type[Game]] = {
+    **dict.fromkeys([*reorganisation.MUTANTS, *gains.MUTANTS], ReorgGame),
+    "X33": DeepGame,
+    **dict.fromkeys(reconciliation.MUTANTS, DigestGame),
+}
 
 
 @contextmanager

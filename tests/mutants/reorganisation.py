@@ -5,9 +5,12 @@ from typing import Any
 
 import hub.rollback
 import spokes.rollback
+from hub.state import HubState
+from hub.zone import Zone
 from messaging.channel import Inbox
 from messaging.envelope import Envelope
-from messaging.units import Micros
+from messaging.messages import Family
+from messaging.units import Height, Micros
 from spokes.undo import CreditWas
 from tests.mutants.mutant import Mutant
 
@@ -28,6 +31,16 @@ def _stays_closed(take_back: Any) -> Any:
 
 def _says_nothing_again(_: Any) -> Any:
     return lambda spoke, fact, now_us: []
+
+
+def _below_finality(reorganised: Any) -> Any:
+    """Undo whatever a spoke takes back, though it had called that final."""
+
+    def spoiled(state: HubState, zone: Zone, family: Family, lost: Any, final_height: Any) -> Any:
+        zone.final_heights[family] = Height(0)
+        return reorganised(state, zone, family, lost, Height(0))
+
+    return spoiled
 
 
 def _earlier_version(elsewhere: Any) -> Any:
@@ -53,4 +66,6 @@ MUTANTS: Mapping[str, Mutant] = {
                    _says_nothing_again),
     "X32": Mutant("P21", "frames of an earlier version count", Inbox, "_of_another_version",
                   _earlier_version),
+    "X33": Mutant("P56", "what was final is undone", hub.rollback, "reorganised",
+                  _below_finality),
 }  # fmt: skip

@@ -19,6 +19,8 @@ from lab.checkers import Checker
 from lab.scenario import Scenario
 from lab.swarm import rest
 from lab.swarm.keyed import Seals, signer_of, verifier_of
+from lab.swarm.lies import maker_of
+from lab.swarm.options import Lie
 from lab.swarm.rarities import Impatient
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver
@@ -49,6 +51,8 @@ PRICE_USD6 = 100_000_000
 SPOKES = (NodeId("east"), NodeId("west"))
 PROCESSES = (*SPOKES, HUB)
 POOL_MAX = 400
+HOLD_S = 20.0  # of gains on the chain that loses blocks
+LIE_S = 200.0  # by when a chain has lost what was final
 REORGS_S = range(25, 600, 19)  # long before the last word that must be heard of a game at rest
 
 
@@ -62,6 +66,7 @@ def scenario(*, reorgs: bool) -> Scenario:
         "zone_cap_usd": 60_000,
     }
     losses = [{"at_h": at_s / 3_600, "depth": 1 + at_s % 3} for at_s in REORGS_S if reorgs]
+    west = {"name": "west", **spoke, "reorgs": losses, "gain_hold_s": HOLD_S * reorgs}
     tables: dict[str, Any] = {
         "title": "a game against the network",
         "duration_h": 24,
@@ -71,7 +76,7 @@ def scenario(*, reorgs: bool) -> Scenario:
             "assets": {"BTC": {"price_usd": 100, "volatility_per_sqrt_year": 0.1}},
         },
         "assets": [{"name": "BTC"}],
-        "spokes": [{"name": "east", **spoke}, {"name": "west", **spoke, "reorgs": losses}],
+        "spokes": [{"name": "east", **spoke}, west],
         "reservation": {"ttl_s": TTL_S, "patience_s": TTL_S, "renewals_max": 1},
         "liquidation": {"command_ttl_s": TTL_S},
         "reporting": {
@@ -127,10 +132,12 @@ class Game(RuleBasedStateMachine):
     """One game.
 
     Attributes:
-        reorgs: one of the chains loses blocks now and then.
+        reorgs: one of the chains loses blocks now and then, and gains made there wait.
+        lie: what the spoke on it does otherwise than it should, if anything.
     """
 
     reorgs = False
+    lie: Lie | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +161,9 @@ class Game(RuleBasedStateMachine):
             def make() -> Endpoint:
                 if name == HUB:
                     return world.hub_of(found, lanes, deposits)
-                return world.spoke_of(found, lanes, names.index(name), impatient)
+                lies_here = self.lie is not None and name == SPOKES[1]
+                make = maker_of(self.lie, 1, LIE_S) if lies_here else impatient
+                return world.spoke_of(found, lanes, names.index(name), make)
 
             return Process(make, self.signers[name], verifier, batch=3, snapshot_events=40)
 
@@ -163,7 +172,8 @@ class Game(RuleBasedStateMachine):
         hub = nodes[-1]
         assert isinstance(hub, Hub)
         spokes = tuple(node for node in nodes if isinstance(node, Spoke))
-        self.checker = Checker(hub, spokes, (), deposits)
+        flawed = SPOKES[1:] if self.lie is not None else ()
+        self.checker = Checker(hub, spokes, (), deposits, flawed=flawed)
         self.driver = MortalDriver(
             self.processes,
             self.by_topic.values(),
@@ -294,7 +304,7 @@ class Game(RuleBasedStateMachine):
             self.run(1)
             parcels, self.pool.parcels = self.pool.parcels, []
             self.hand_over(parcels)
-        if self.driver.stopped or self.driver.counts["doubled"]:
+        if self.driver.stopped or self.driver.counts["doubled"] or self.lie is not None:
             return  # it waits for a person
         rest.rested(self.checker, self.endpoints(), said, self.driver.now_us)
 
@@ -345,3 +355,15 @@ class ReorgGame(Game):
     """A game with a chain that loses blocks, at times that nobody chooses."""
 
     reorgs = True
+
+
+class DeepGame(Game):
+    """A game with a chain that loses blocks which it has called final."""
+
+    lie = Lie.REORG
+
+
+class DigestGame(ReorgGame):
+    """A game with a spoke whose digests are not what it holds."""
+
+    lie = Lie.DIGEST
