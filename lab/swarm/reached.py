@@ -8,13 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import msgspec
+
 from hub import reservation
 from hub.node import Hub
 from hub.state import HubState
 from hub.zone import Zone
+from messaging.codec import decode_frame
 from messaging.effects import Effect, Forked, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
+from messaging.identity import Sealed
 from messaging.messages import (
     ChainReorganised,
     LiquidationOrdered,
@@ -25,8 +29,9 @@ from messaging.messages import (
     ReservationRequested,
     RowsTold,
 )
-from messaging.node import Event
+from messaging.node import Contradicted, Event
 from messaging.units import Micros, NodeId, ReservationId
+from messaging.witness import place_of
 from spokes.node import Spoke
 from spokes.reservation import State as Held
 from spokes.state import SpokeState
@@ -101,8 +106,11 @@ class Reached:
     ) -> None:
         if effects:
             self._count(effects)
-        if type(event) is Envelope and type(event.message) in _RARE:
-            self._told(hub, hub.zone_of[event.sender], event)
+        if type(event) is Envelope:
+            if type(event.message) in _RARE:
+                self._told(hub, hub.zone_of[event.sender], event)
+        elif type(event) is Contradicted:
+            self._contradicted(event)
         if hub.changed:  # who settles changes an account
             self._count_gains(hub)
         for rid in hub.changed_rids:
@@ -115,6 +123,12 @@ class Reached:
                     self._at_hub[AT_HUB[state]] += change
             if before is not None and not known.open:
                 self._released(known, before)
+
+    def _contradicted(self, found: Contradicted) -> None:
+        """Count by what a spoke was caught at two frames that cannot both stand."""
+        one, other = (place_of(_frame(data)) for data in (found.first, found.second))
+        how = "two frames under a number" if one == other else "a head that does not link"
+        self.counts[f"equivocated: {how}"] += 1
 
     def _told(self, hub: HubState, zone: Zone, frame: Envelope) -> None:
         """Count what the hub is rarely told."""
@@ -202,8 +216,13 @@ class Reached:
 
 
 _RARE = (ChainReorganised, ReservationClosed, RowsTold)
+_sealed = msgspec.msgpack.Decoder(Sealed)
 Struck = Callable[[str], None]  # takes the group of a fault that strikes now
 _PLAIN: dict[type, str | None] = {}  # what `spoken` says of a kind without reason and status
+
+
+def _frame(data: bytes) -> Envelope:
+    return decode_frame(_sealed.decode(data).frame)
 
 
 def spoken(message: Message) -> str:

@@ -188,7 +188,8 @@ class Trial:
             said = rest.said(self.endpoints())
             self._phase(self._until_us, until_event)
             if self.driver.events < until_event and self._checker and self._goes_on_alone():
-                rest.rested(self._checker, self.endpoints(), said, self._until_us)
+                excused = () if self.options.liar is None else (self.options.liar,)
+                rest.rested(self._checker, self.endpoints(), said, self._until_us, excused)
                 self._check_published()
         except (OmnimarginError, AssertionError, LookupError) as error:
             text = str(error) or type(error).__name__
@@ -216,7 +217,7 @@ class Trial:
     def _goes_on_alone(self) -> bool:
         """Tell whether all can come to rest without a person (P60, P65)."""
         doubled = self.driver.counts["doubled"]
-        return not (self.driver.stopped or doubled or self.options.liar)
+        return not (self.driver.stopped or doubled)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the nodes as they are, or as their stores give them."""

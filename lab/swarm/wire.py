@@ -24,7 +24,7 @@ from messaging.units import INT_MAX, ORACLE, SECOND_US, Height, Micros, NodeId, 
 
 WIRED = {name for name, group in FAULTS.items() if group in ("F1", "F2", "F3", "F4", "F9", "F10")}
 KEPT_MAX = 64  # old frames in a stranger's hands
-LIES = 0.97  # a liar's frames with a draw above this are two
+LIES = 0.9  # a liar's frames with a draw above this are two
 TAIL = 20.0  # how much longer a message of the heavy tail takes
 ASKS, ACKS = b"resend_requested", b"acknowledged"  # tags of what is said outside the row
 RENEWED = b"reservation_renewed"

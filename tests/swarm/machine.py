@@ -304,9 +304,10 @@ class Game(RuleBasedStateMachine):
             self.run(1)
             parcels, self.pool.parcels = self.pool.parcels, []
             self.hand_over(parcels)
-        if self.driver.stopped or self.driver.counts["doubled"] or self.lie is not None:
+        if self.driver.stopped or self.driver.counts["doubled"]:
             return  # it waits for a person
-        rest.rested(self.checker, self.endpoints(), said, self.driver.now_us)
+        liars = SPOKES[1:] if self.lie is not None else ()
+        rest.rested(self.checker, self.endpoints(), said, self.driver.now_us, liars)
 
     def endpoints(self) -> list[Endpoint]:
         return [one.durable.endpoint for one in self.processes]
