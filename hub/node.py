@@ -115,7 +115,7 @@ class Hub:
             case RowsTold() as answer:
                 return digests.rows_told(hub, zone, answer, event.seq, height)
             case ChainReorganised() as lost:
-                return rollback.reorganised(hub, zone, event.family, lost)
+                return rollback.reorganised(hub, zone, event.family, lost, event.final_height)
             case LiquidationFilled() as fill:
                 return positions.filled(hub, zone, fill.liq_id, fill.filled_qty8)
             case LiquidationDone() as ended:

@@ -20,13 +20,18 @@ from messaging.messages import ChainReorganised, Family, HaltReason
 from messaging.units import Height, Micros
 
 
-def reorganised(hub: HubState, zone: Zone, family: Family, lost: ChainReorganised) -> list[Effect]:
-    """Undo what one channel has told of lost blocks; a final one halts the spoke (P56)."""
+def reorganised(
+    hub: HubState, zone: Zone, family: Family, lost: ChainReorganised, final_height: Height
+) -> list[Effect]:
+    """Undo what one channel has told of lost blocks; a final one halts the spoke (P56).
+
+    `final_height` is what the word itself calls final.
+    """
     effects: list[Effect] = []
-    fork = lost.fork_height
-    if fork < zone.final_heights[family]:
+    fork, final = lost.fork_height, max(zone.final_heights[family], final_height)
+    if fork < final:
         effects = credit.halt(zone, HaltReason.FINALITY_VIOLATED)
-        fork = zone.final_heights[family]
+        fork = final
     _turn_back(zone, family, fork)
     if family is Family.RESERVATION:
         _undo_uses(hub, zone, fork)

@@ -68,16 +68,20 @@ class Checker:
         deposits: tuple[tuple[AccountId, Usd6], ...],
         *,
         liars: Collection[NodeId] = (),
+        flawed: Collection[NodeId] = (),
     ) -> None:
         """Watch `endpoints`; `liars` are spokes of which nothing is expected (P2).
 
         What the hub makes of their words is checked all the same, and so is every other spoke.
+        Those that are `flawed` keep to all rules but two: their digests may be wrong, and their
+        chains may lose final blocks.
         """
         self._hub = hub.state
         nodes: tuple[Node, ...] = (hub, *spokes)
         self._watched = {node.name: node for node in nodes}
         self._spokes: dict[NodeId, Spoke] = {spoke.name: spoke for spoke in spokes}
         self._liars = frozenset(liars)
+        self._flawed = frozenset(flawed)
         self._accounts = [account for account, _ in deposits]
         self._evidence = {spoke.name: Evidence() for spoke in spokes}
         self._overlays = {spoke.name: Overlay() for spoke in spokes}
@@ -177,15 +181,14 @@ class Checker:
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         hub, self._lost = self._hub, False
+        self._audit.now_us = now_us
         self._hear(event)
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             if event.sender not in self._liars:
                 self.checked += 1
                 self._words.hear(HUB, event)
             if self._lost and event.sender not in self._liars and HUB not in self._restored:
-                self.checked += 1
-                zone = hub.zone_of[event.sender]
-                self._overlays[event.sender].check(hub, zone, event.family)
+                self._check_rollback(hub.zone_of[event.sender], event.family)
             if type(event.message) is DigestTold:
                 self._check_views(event.sender)
         if effects:
@@ -209,10 +212,19 @@ class Checker:
             self._check_balance()
         self._count_down()
 
+    def _check_rollback(self, zone: Zone, family: Family) -> None:
+        """What is not final is undone; a spoke that takes back more is halted (INV14, P56)."""
+        if self._evidence[zone.name].violated:
+            what = f"{zone.name} has taken back what was final"
+            self._hold("INV14", zone.halted is not None, what, zone.halted)
+        else:
+            self.checked += 1
+            self._overlays[zone.name].check(self._hub, zone, family)
+
     def _check_alarm(self, spoke: NodeId, reason: HaltReason) -> None:
         """Nobody accuses an honest spoke; where one lies, people may stop them all."""
         by_order = bool(self._liars) and reason is HaltReason.WATCHDOG
-        sound = spoke in self._liars or by_order
+        sound = spoke in self._liars or spoke in self._flawed or by_order
         self._hold("ALARM", sound, f"{spoke} is honest", reason)
 
     def _after_spoke(
@@ -373,10 +385,12 @@ class Checker:
         by_close = height is not None and height <= heard.final_heights[Family.RESERVATION]
         by_mark = heard.final_us >= self._expires_max_us[known.rid]
         self._hold("INV7", by_close or by_mark, "released without final evidence", known)
+        quarantined = known.rid in self._hub.zone_of[known.spoke].cut.quarantine
+        self._hold("INV7", not quarantined, "released from quarantine", known)
 
     def _check_views(self, spoke: NodeId) -> None:
         """Every digest is the hub's own, at a cut that there has been (VIEWS)."""
-        if spoke in self._liars:
+        if spoke in self._liars or spoke in self._flawed:
             return
         cut = self._hub.zone_of[spoke].cut
         self._hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)

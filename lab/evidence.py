@@ -23,6 +23,7 @@ class Evidence:
         covered: largest height of a final watermark of `margin-state` (P54).
         closed: block of each reservation's close.
         reports: block of each report, by account and version.
+        violated: a block is said to be lost that was final (P56).
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Evidence:
         self.covered = Height(-1)
         self.closed: dict[ReservationId, Height] = {}
         self.reports: dict[tuple[AccountId, int], Height] = {}
+        self.violated = False
         self._marks: dict[Family, list[tuple[Height, Micros]]] = {
             family: [] for family in self.final_heights
         }
@@ -49,7 +51,9 @@ class Evidence:
         elif type(message) is StateReported:
             self.reports.setdefault((message.account, message.version), height)
         elif type(message) is ChainReorganised:
-            self._lose(family, max(message.fork_height, self.final_heights[family]))
+            final = max(self.final_heights[family], frame.final_height)
+            self.violated |= message.fork_height < final
+            self._lose(family, max(message.fork_height, final))
         final_height = max(self.final_heights[family], frame.final_height)
         self.final_heights[family] = final_height
         marks = self._marks[family]

@@ -13,6 +13,7 @@ from messaging.effects import Effect, Send, SetTimer
 from messaging.envelope import Envelope
 from messaging.messages import (
     CloseReason,
+    CreditRow,
     CreditUsed,
     MarketMoved,
     Message,
@@ -21,7 +22,17 @@ from messaging.messages import (
     Watermark,
 )
 from messaging.node import Event, TimerFired
-from messaging.units import AccountId, Micros, NodeId, Ppm, ReservationId, Usd6, ratio_down
+from messaging.open_rows import OpenRows
+from messaging.units import (
+    AccountId,
+    Micros,
+    NodeId,
+    Ppm,
+    ReservationId,
+    Usd6,
+    new_id,
+    ratio_down,
+)
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
 
@@ -138,6 +149,47 @@ class Denier(Spoke):
             elif type(effect.message) not in (CreditUsed, StateReported):
                 effects.append(effect)
         return effects
+
+
+class FalseRows(OpenRows):
+    """Open reservations as nobody holds them: four in seven are told otherwise than they are.
+
+    Which lie is told of a reservation follows from its id, so all digests tell the same.
+    """
+
+    __slots__ = ()
+
+    def put(self, row: CreditRow) -> None:
+        """Put a row in: with half its use, larger, not at all, or one more that nobody granted."""
+        match row.rid[0] % 7:
+            case 0:
+                row = msgspec.structs.replace(row, used_usd6=Usd6(row.used_usd6 // 2))
+            case 1:
+                row = msgspec.structs.replace(row, amount_usd6=Usd6(row.amount_usd6 + 1))
+            case 2:
+                return
+            case 3:
+                used_usd6 = Usd6(row.amount_usd6 if row.rid[1] % 8 == 0 else 0)  # one in 8 is bold
+                invented = msgspec.structs.replace(row, rid=_invented(row.rid), used_usd6=used_usd6)
+                super().put(invented)
+        super().put(row)
+
+    def drop(self, rid: ReservationId) -> None:
+        """Take a row out, and what was invented beside it."""
+        super().drop(rid)
+        super().drop(_invented(rid))
+
+
+def _invented(rid: ReservationId) -> ReservationId:
+    return ReservationId(new_id(NodeId(rid.hex()), 0, 0))
+
+
+class Misreporter(Spoke):
+    """Does all that it should, and lies where it sums up: in digests, buckets and rows (P59)."""
+
+    def __init__(self, policy: SpokePolicy) -> None:
+        super().__init__(policy)
+        self.state.rows = FalseRows()
 
 
 class Bent(Feed):

@@ -133,9 +133,11 @@ class Words:
             raise InvariantViolated("INV16", f"{where}: {found}")
 
     def _find(self, key: _Key, frame: Envelope) -> None:
-        """Find a word in an outbox of its sender."""
+        """Find a word in an outbox of its sender, if no lost block has taken it out again."""
         for endpoint in self._processes[frame.sender]:
             outbox = endpoint.outboxes[key[1:]]
+            if outbox.lineage.common_seq(place_of(frame)) < frame.seq:
+                return
             word = outbox.unacked.get(frame.seq)
             if word is not None and _same(word, frame):
                 return

@@ -11,9 +11,10 @@ from time import perf_counter
 
 import msgspec
 
-from lab.swarm.options import Options, draw
+from lab.swarm.options import Lie, Options, draw
 from lab.swarm.reached import GROUPS, STATES
 from lab.swarm.trial import Trial, Verdict
+from messaging.messages import CHANNEL_FAMILIES
 
 CHUNK = 25
 COLLECTED = 5  # seeds between two collections
@@ -69,13 +70,29 @@ REQUIRED = (
     "LiquidationDone: nothing_to_do",
     *("MarginSet: reduce_only", "MarginSet: frozen", "MarginSet: open"),
     "DigestTold",
+    *(f"lied: {lie}" for lie in Lie),  # F10
+    *("SpokeHalted: finality_violated", "SpokeHalted: used_after_close"),
+    *("rows differ: missing, quarantine", "rows differ: unequal, raise"),
+    *("rows differ: unequal, hub_stands", "rows differ: extra, hub_stands"),
+    *("ReservationRejected: account_unknown", "ReservationRejected: amount_invalid"),
+    *("ReservationRejected: ttl_invalid", "ReservationRejected: exists_different"),
+    *("ReservationRejected: halted", "ReservationRenewed lost"),
+    *(f"reorg heard on {family}" for family in CHANNEL_FAMILIES),
+    "close after release by watermark agrees",
+    *("gain held", "held gain freed", "stopped: state_lost"),
     *("delivered again", "told in either order", "frames derived anew"),  # INV8, INV9, INV10
 )
 
 
 # And what is so rare that only one of more than `RARE_SEEDS` must.
 RARE_SEEDS = 5_000
-RARE = tuple(f"{group} while {state}" for group in GROUPS for state in STATES)
+RARE = (
+    *(f"{group} while {state}" for group in GROUPS for state in STATES),
+    *("SpokeHalted: used_late", "SpokeHalted: broken_claim", "SpokeHalted: unknown_reservation"),
+    *("equivocated: two frames under a number", "equivocated: a head that does not link"),
+    *("two commands on one position", "rows differ: unequal, quarantine"),
+    *("gain held by the cap", "stopped: fenced"),
+)
 
 
 def run_seeds(seeds: Iterable[int], minutes: float) -> list[Verdict]:

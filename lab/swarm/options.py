@@ -4,6 +4,7 @@ Everything is drawn from the seed alone, each option from a stream of its own, s
 one off leaves the others as they are. docs/swarm.md lists the faults by number.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,29 @@ FAULTS = {
     "death": "F5", "pause": "F5", "crash_loop": "F5",
     "twin": "F5", "lost_commit": "F6", "backup": "F6",
     "skew": "F7", "halt": "F8", "reorg": "F8", "outlier": "F9", "stale": "F9",
-    "forge": "F10", "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
+    "forge": "F10", "spam": "F10",
+    "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
 }  # fmt: skip
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
+HOLDS_S = (0.0, 5.0, 60.0)  # of gains
 REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
 ALL_AT_ONCE = 10  # one seed in so many has every fault on
+LIARS = 0.12  # share of the seeds in which a spoke lies
+
+
+class Lie(StrEnum):
+    """What a spoke does that lies; lab/swarm/lies.py."""
+
+    TWO_FRAMES = "two_frames"  # under one number
+    DIGEST = "digest"  # and keeps to the rules in all else
+    REORG = "reorg"  # its chain loses what was final; it keeps to the rules in all else
+    SILENCE = "silence"  # about losses, positions and time
+    DENIAL = "denial"  # of every use
+    USE = "use"  # of what it has given up
+    CLAIM = "claim"  # of gains that nobody has made
+
+
+LIES = (*Lie, Lie.DIGEST)  # it lies in most ways, so it is drawn more often
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         faults: name of each fault that is on -> how strong, from 0 to 1.
-        liar: a spoke that signs two frames for one place, if any does.
+        liar: a spoke that lies, if any does; lie: how.
         way_s: mean time that a message takes between hub and spoke.
         safety_s: how long faults and load last, scenario time.
         real_signatures: Ed25519; else signer and digest in its place.
@@ -61,6 +80,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     audited: bool
     faults: dict[str, float]
     liar: NodeId | None = None
+    lie: Lie = Lie.TWO_FRAMES
 
 
 def draw(seed: int, minutes: float) -> Options:
@@ -98,7 +118,8 @@ def draw(seed: int, minutes: float) -> Options:
         real_signatures=stream("signatures").chance(0.01),
         audited=stream("audited").chance(0.02),
         faults=faults,
-        liar=NodeId("spoke-0") if stream("liar").chance(0.03) else None,
+        liar=NodeId("spoke-0") if stream("liar").chance(LIARS) else None,
+        lie=stream("lie").choice(LIES),
     )
 
 
@@ -116,6 +137,7 @@ def scenario_of(options: Options) -> Scenario:
             "final_after_s": options.final_s,
             "trust": draws.choice(["safe", "final", "bridge"]),
             "zone_cap_usd": round(draws.log_uniform(5e3, 1e6)),
+            "gain_hold_s": Draws(options.seed, f"world/hold/{number}").choice(HOLDS_S),
         }
         if draws.chance(halted):
             from_h = draws.uniform(0.0, options.safety_s / HOUR_S)
@@ -147,7 +169,7 @@ def scenario_of(options: Options) -> Scenario:
         "reporting": {
             "watermark_s": options.watermark_s,
             "funding_h": 0.25,
-            "digest_s": Draws(options.seed, "world/digest").choice([0.0, 15.0, 40.0]),
+            "digest_s": _digest_s(options),
             "tend_s": max(2.0, options.way_s),
             "ack_after_s": max(2.0, options.way_s),
         },
@@ -164,6 +186,12 @@ def scenario_of(options: Options) -> Scenario:
         },
     }
     return reading.check(tables, directory=Path())
+
+
+def _digest_s(options: Options) -> float:
+    drawn_s = Draws(options.seed, "world/digest").choice([0.0, 15.0, 40.0])
+    lied = options.liar is not None and options.lie in (Lie.DIGEST, Lie.DENIAL)
+    return drawn_s or 15.0 * lied  # there must be something to lie in
 
 
 def _reorgs(options: Options, number: int, spoke: dict[str, Any]) -> list[dict[str, Any]]:

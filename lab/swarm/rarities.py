@@ -15,7 +15,7 @@ from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.messages import OrderPlaced, ReservationRequested
 from messaging.node import Event, Restarted
-from messaging.units import Micros, NodeId, Qty8
+from messaging.units import INT_MAX, AccountId, Micros, NodeId, Qty8, Usd6
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
 
@@ -24,13 +24,18 @@ PARKED_MAX, RESENT_MAX = 24, 8
 
 
 class Impatient(Spoke):
-    """Asks again for what it has asked for before, long answered or not (P32, P33, P38, P50)."""
+    """Asks again for what it has asked for before, long answered or not (P32, P33, P38, P50).
 
-    def __init__(self, policy: SpokePolicy, every: int) -> None:
+    And for what nobody may have (P33, P41), if it is made so.
+    """
+
+    def __init__(self, policy: SpokePolicy, every: int, spam_every: int = 0) -> None:
+        """Ask again after so many events, for nonsense after so many; 0 for never."""
         super().__init__(policy)
         self._every = every
+        self._spam_every = spam_every
         self._handled = 0
-        self._asked: list[Effect] = []
+        self._asked: list[Send] = []
 
     def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         """See `messaging.node.Node.handle`."""
@@ -40,9 +45,31 @@ class Impatient(Spoke):
                 self._asked = [*self._asked[-KEPT_MAX + 1 :], effect]
         self._handled += 1
         started = type(event) is Restarted  # nobody observes what a start says
-        if self._asked and self._handled % self._every == 0 and not started:
+        if not self._asked or started:
+            return effects
+        if self._every and self._handled % self._every == 0:
             effects.append(self._asked[self._handled // self._every % len(self._asked)])
+        if self._spam_every and self._handled % self._spam_every == 0:
+            effects.append(self._nonsense(self._handled // self._spam_every))
         return effects
+
+    def _nonsense(self, number: int) -> Send:
+        """Change the last request: another body under its id, or what breaks a bound."""
+        last = self._asked[-1]
+        asked = last.message
+        assert type(asked) is ReservationRequested
+        if number % 4 == 0:
+            asked = msgspec.structs.replace(asked, amount_usd6=Usd6(asked.amount_usd6 + 1))
+        else:
+            asked = msgspec.structs.replace(asked, rid=self.state.next_reservation_id())
+        match number % 4:
+            case 1:
+                asked = msgspec.structs.replace(asked, account=AccountId("nobody"))
+            case 2:
+                asked = msgspec.structs.replace(asked, amount_usd6=Usd6(INT_MAX))
+            case 3:
+                asked = msgspec.structs.replace(asked, ttl_us=Micros(asked.ttl_us + 1))
+        return msgspec.structs.replace(last, message=asked)
 
 
 def narrow(endpoint: Endpoint) -> None:

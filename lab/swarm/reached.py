@@ -8,21 +8,30 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import msgspec
+
 from hub import reservation
 from hub.node import Hub
 from hub.state import HubState
+from hub.zone import Zone
+from messaging.codec import decode_frame
 from messaging.effects import Effect, Forked, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
+from messaging.identity import Sealed
 from messaging.messages import (
+    ChainReorganised,
     LiquidationOrdered,
     Message,
+    ReservationClosed,
     ReservationGranted,
     ReservationRenewed,
     ReservationRequested,
+    RowsTold,
 )
-from messaging.node import Event
+from messaging.node import Contradicted, Event
 from messaging.units import Micros, NodeId, ReservationId
+from messaging.witness import place_of
 from spokes.node import Spoke
 from spokes.reservation import State as Held
 from spokes.state import SpokeState
@@ -45,6 +54,7 @@ class Reached:
         self._left = {group: dict.fromkeys(STATES) for group in GROUPS}
         self._hub: dict[ReservationId, reservation.State] = {}
         self._at_hub = {HELD: 0, OVERDUE: 0}
+        self._held_usd6: dict[NodeId, int] = {}
         self._spokes: dict[NodeId, SpokeState] = {}
         self._credits: dict[ReservationId, Held] = {}
         self._asked: set[ReservationId] = set()
@@ -96,6 +106,13 @@ class Reached:
     ) -> None:
         if effects:
             self._count(effects)
+        if type(event) is Envelope:
+            if type(event.message) in _RARE:
+                self._told(hub, hub.zone_of[event.sender], event)
+        elif type(event) is Contradicted:
+            self._contradicted(event)
+        if hub.changed:  # who settles changes an account
+            self._count_gains(hub)
         for rid in hub.changed_rids:
             known, before = hub.reservations[rid], self._hub.get(rid)
             if known.state is before:
@@ -106,6 +123,37 @@ class Reached:
                     self._at_hub[AT_HUB[state]] += change
             if before is not None and not known.open:
                 self._released(known, before)
+
+    def _contradicted(self, found: Contradicted) -> None:
+        """Count by what a spoke was caught at two frames that cannot both stand."""
+        one, other = (place_of(_frame(data)) for data in (found.first, found.second))
+        how = "two frames under a number" if one == other else "a head that does not link"
+        self.counts[f"equivocated: {how}"] += 1
+
+    def _told(self, hub: HubState, zone: Zone, frame: Envelope) -> None:
+        """Count what the hub is rarely told."""
+        match frame.message:
+            case ChainReorganised():
+                self.counts[f"reorg heard on {frame.family}"] += 1
+            case ReservationClosed(rid=rid):
+                known = hub.reservations.get(rid)
+                if known is not None and not known.open and known.closed is None:
+                    word = "agrees" if zone.halted is None else "of a halted spoke"
+                    self.counts[f"close after release by watermark {word}"] += 1
+            case RowsTold():
+                if zone.cut.reports and zone.cut.reports[-1].at_seq_out == frame.seq:
+                    for line in zone.cut.reports[-1].lines:
+                        self.counts[f"rows differ: {line.finding}, {line.remedy}"] += 1
+
+    def _count_gains(self, hub: HubState) -> None:
+        """Count gains that wait and gains that have waited (rule L9)."""
+        for zone in hub.zones:
+            before_usd6 = self._held_usd6.get(zone.name, 0)
+            if zone.held_usd6 > before_usd6:
+                self.counts["gain held" if zone.policy.hold_us else "gain held by the cap"] += 1
+            elif zone.held_usd6 < before_usd6:
+                self.counts["held gain freed"] += 1
+            self._held_usd6[zone.name] = zone.held_usd6
 
     def _released(self, known: reservation.Reservation, before: reservation.State) -> None:
         """Count how a reservation came to its end."""
@@ -167,8 +215,14 @@ class Reached:
                 counts[spoken(message) if plain is None else plain] += 1
 
 
+_RARE = (ChainReorganised, ReservationClosed, RowsTold)
+_sealed = msgspec.msgpack.Decoder(Sealed)
 Struck = Callable[[str], None]  # takes the group of a fault that strikes now
 _PLAIN: dict[type, str | None] = {}  # what `spoken` says of a kind without reason and status
+
+
+def _frame(data: bytes) -> Envelope:
+    return decode_frame(_sealed.decode(data).frame)
 
 
 def spoken(message: Message) -> str:

@@ -12,7 +12,7 @@ from lab import world
 from lab.checkers import Checker
 from lab.scenario import Scenario
 from lab.stack.outside import border_driver
-from lab.swarm import laws, rest
+from lab.swarm import laws, lies, rest
 from lab.swarm.draws import Draws
 from lab.swarm.fates import Fates
 from lab.swarm.keyed import Seals, impostor_of, signer_of, verifier_of
@@ -116,8 +116,10 @@ class Trial:
         hub = nodes[-1]
         assert isinstance(hub, Hub)
         spokes = tuple(node for node in nodes if isinstance(node, Spoke))
-        liars = () if options.liar is None else (options.liar,)
-        self._checker = Checker(hub, spokes, (), deposits, liars=liars) if checks else None
+        liars, flawed = lies.told_by(options)
+        self._checker = (
+            Checker(hub, spokes, (), deposits, liars=liars, flawed=flawed) if checks else None
+        )
         audited = checks and options.audited
         self._published = Published(self._wire, self._processes) if audited else None
         self._asks = Draws(options.seed, "asks")
@@ -186,7 +188,8 @@ class Trial:
             said = rest.said(self.endpoints())
             self._phase(self._until_us, until_event)
             if self.driver.events < until_event and self._checker and self._goes_on_alone():
-                rest.rested(self._checker, self.endpoints(), said, self._until_us)
+                excused = () if self.options.liar is None else (self.options.liar,)
+                rest.rested(self._checker, self.endpoints(), said, self._until_us, excused)
                 self._check_published()
         except (OmnimarginError, AssertionError, LookupError) as error:
             text = str(error) or type(error).__name__
@@ -200,16 +203,21 @@ class Trial:
             checked=self._checker.checked if self._checker else 0,
             digest=self.driver.digest,
             wall_s=time.perf_counter() - began_s,
-            counts=dict(
-                self.counts + self._reached.counts + self.driver.counts + self._wire.counts
-            ),
+            counts=dict(self._counts()),
             finding=finding,
         )
+
+    def _counts(self) -> Counter[str]:
+        """Return all that was counted, why nodes have stopped, and what became of a liar."""
+        ends = Counter(f"stopped: {why.split(': ')[-1]}" for why in self.driver.stopped.values())
+        if self.options.liar is not None:
+            ends[f"lied: {self.options.lie}"] += 1
+        return ends + self.counts + self._reached.counts + self.driver.counts + self._wire.counts
 
     def _goes_on_alone(self) -> bool:
         """Tell whether all can come to rest without a person (P60, P65)."""
         doubled = self.driver.counts["doubled"]
-        return not (self.driver.stopped or doubled or self.options.liar)
+        return not (self.driver.stopped or doubled)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the nodes as they are, or as their stores give them."""
@@ -269,12 +277,15 @@ def _halts(scenario: Scenario) -> list[tuple[Micros, str]]:
 def maker(options: Options, scenario: Scenario, name: NodeId) -> Callable[[], Endpoint]:
     """Return what makes a node's endpoint, new, with the rarities that are drawn."""
     lanes, deposits = world.lanes_of(scenario), world.deposits_of(scenario)
-    impatience = options.faults.get("impatient")
+    impatience, spam = options.faults.get("impatient"), options.faults.get("spam")
 
     def spoke(policy: SpokePolicy) -> Spoke:
-        if impatience is None:
+        if name == options.liar:
+            return lies.maker_of(options.lie, options.seed, options.safety_s)(policy)
+        if impatience is None and spam is None:
             return Spoke(policy)
-        return Impatient(policy, every=int(60 - 50 * impatience))
+        every = int(60 - 50 * impatience) if impatience is not None else 0
+        return Impatient(policy, every, int(120 - 100 * spam) if spam is not None else 0)
 
     def make() -> Endpoint:
         if name == HUB:

@@ -12,7 +12,7 @@ from math import log
 import msgspec
 
 from lab.swarm.draws import Draws
-from lab.swarm.options import FAULTS, Options
+from lab.swarm.options import FAULTS, Lie, Options
 from lab.swarm.reached import Struck
 from messaging.codec import decode_frame, encode_frame
 from messaging.drivers.process import Parcel
@@ -24,9 +24,10 @@ from messaging.units import INT_MAX, ORACLE, SECOND_US, Height, Micros, NodeId, 
 
 WIRED = {name for name, group in FAULTS.items() if group in ("F1", "F2", "F3", "F4", "F9", "F10")}
 KEPT_MAX = 64  # old frames in a stranger's hands
-LIES = 0.97  # a liar's frames with a draw above this are two
+LIES = 0.9  # a liar's frames with a draw above this are two
 TAIL = 20.0  # how much longer a message of the heavy tail takes
 ASKS, ACKS = b"resend_requested", b"acknowledged"  # tags of what is said outside the row
+RENEWED = b"reservation_renewed"
 _sealed = msgspec.msgpack.Decoder(Sealed)
 
 
@@ -50,8 +51,8 @@ class Wire:
         """`signers` sign for who is wrong or lies; `strangers` forge, by whom they pose as."""
         self._struck = struck
         self._faults = options.faults
-        self._liar = options.liar
-        self._faulty = any(name in WIRED for name in options.faults) or options.liar is not None
+        self._liar = options.liar if options.lie is Lie.TWO_FRAMES else None
+        self._faulty = any(name in WIRED for name in options.faults) or self._liar is not None
         self._tails = 0.02 * self._strength("tail")
         self._losses = 0.3 * self._strength("loss")
         self._repeats = 0.5 * self._strength("repeat")
@@ -85,7 +86,7 @@ class Wire:
         if self.healed or not self._faulty:
             return (Parcel(at_us, route, data),)
         held_us = self._through_windows(route, now_us, at_us)
-        if held_us is None or self._is_lost(route, draws[2], now_us, held_us):
+        if held_us is None or self._is_lost(route, data, draws[2], now_us, held_us):
             return ()
         if route.sender == ORACLE:
             data = self._print(data, draws)
@@ -144,9 +145,13 @@ class Wire:
                     at_us = Micros(max(at_us, window.until_us))
         return at_us
 
-    def _is_lost(self, route: Route, draw: float, now_us: Micros, at_us: Micros) -> bool:
+    def _is_lost(
+        self, route: Route, data: bytes, draw: float, now_us: Micros, at_us: Micros
+    ) -> bool:
         if draw < self._losses:
             self._note("loss")
+            if RENEWED in data:
+                self.counts["ReservationRenewed lost"] += 1
             return True
         if self._bounded:
             under_way = self._under_way.setdefault((route.sender, route.receiver), [])

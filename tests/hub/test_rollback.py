@@ -83,6 +83,14 @@ def test_the_loss_of_a_final_block_halts_the_spoke_and_undoes_nothing_final() ->
     assert desk.reserved() == 100 * USD
 
 
+def test_a_word_that_calls_more_final_than_it_leaves_halts_the_spoke() -> None:
+    desk = Desk()
+    desk.tell(ask(1))
+    lost = ChainReorganised(fork_height=Height(4), old_height=Height(9), base_epoch=1)
+    desk.tell(lost, height=4, final=5)
+    assert desk.hub.state.zone_of[BASE].halted is HaltReason.FINALITY_VIOLATED
+
+
 @pytest.mark.parametrize("first", [Family.MARGIN_STATE, Family.LIQUIDATION])
 def test_a_command_whose_end_is_lost_is_under_way_again_whichever_channel_tells_it_first(
     first: Family,

@@ -8,7 +8,7 @@ blind test, not a good mutant. Exit code 1 if one survives either; 0 seeds or ga
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from io import StringIO
 from statistics import median
@@ -38,17 +38,9 @@ from messaging.link_control import ResyncAnswer
 from messaging.memory import MemoryStore
 from messaging.messages import Watermark
 from messaging.units import Micros
-from tests.swarm.machine import Game
-
-
-class Mutant(NamedTuple):
-    """What is replaced, by what, and the rule that this breaks."""
-
-    rule: str
-    about: str
-    where: Any
-    name: str
-    spoil: Callable[[Any], Any]
+from tests.mutants import gains, reconciliation, reorganisation
+from tests.mutants.mutant import Mutant
+from tests.swarm.machine import DeepGame, DigestGame, Game, ReorgGame
 
 
 def _skewed_clock(tend: Any) -> Any:
@@ -249,11 +241,20 @@ MUTANTS: Mapping[str, Mutant] = {
     "X21": _plant("oversell", "P75"),
     "X22": Mutant("P51", "watermark before what it covers", spokes.node.Spoke, "_marks",
                   _early_mark),
+    **reorganisation.MUTANTS,
+    **reconciliation.MUTANTS,
+    **gains.MUTANTS,
 }  # fmt: skip
 
 
 # A game hides it: its spokes ask again all the time, and its marks never end.
 SWARM_ONLY = frozenset({"X4c"})
+# Only such a game can tell.
+GAMES: Mapping[str, type[Game]] = {
+    **dict.fromkeys([*reorganisation.MUTANTS, *gains.MUTANTS], ReorgGame),
+    "X33": DeepGame,
+    **dict.fromkeys(reconciliation.MUTANTS, DigestGame),
+}
 
 
 @contextmanager
@@ -296,11 +297,11 @@ def hunt(mutant: Mutant, seeds: int, minutes: float) -> Kill | None:
     return None
 
 
-def play(mutant: Mutant, games: int) -> Kill | None:
+def play(mutant: Mutant, games: int, game: type[Game] = Game) -> Kill | None:
     """Play games until one is won against the mutant."""
     played = 0
 
-    class Counted(Game):
+    class Counted(game):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
             nonlocal played
             played += 1
@@ -348,7 +349,7 @@ def main() -> int:
         if given.seeds:
             kills["seeds"] = hunt(mutant, given.seeds, given.minutes)
         if given.games and name not in SWARM_ONLY:
-            kills["games"] = play(mutant, given.games)
+            kills["games"] = play(mutant, given.games, GAMES.get(name, Game))
         for what, kill in kills.items():
             survivors += kill is None
             line += f"  SURVIVES {what}" if kill is None else f" {kill.tries:4} {what}"

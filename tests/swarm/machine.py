@@ -19,6 +19,8 @@ from lab.checkers import Checker
 from lab.scenario import Scenario
 from lab.swarm import rest
 from lab.swarm.keyed import Seals, signer_of, verifier_of
+from lab.swarm.lies import maker_of
+from lab.swarm.options import Lie
 from lab.swarm.rarities import Impatient
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver
@@ -49,10 +51,13 @@ PRICE_USD6 = 100_000_000
 SPOKES = (NodeId("east"), NodeId("west"))
 PROCESSES = (*SPOKES, HUB)
 POOL_MAX = 400
+HOLD_S = 20.0  # of gains on the chain that loses blocks
+LIE_S = 200.0  # by when a chain has lost what was final
+REORGS_S = range(25, 600, 19)  # long before the last word that must be heard of a game at rest
 
 
-def scenario() -> Scenario:
-    """Return two spokes, two accounts, one asset, quick lives."""
+def scenario(*, reorgs: bool) -> Scenario:
+    """Return two spokes, two accounts, one asset, quick lives; the chain `west` may lose blocks."""
     spoke = {
         "chain": "base",
         "block_s": BLOCK_S,
@@ -60,6 +65,8 @@ def scenario() -> Scenario:
         "final_after_s": FINAL_S,
         "zone_cap_usd": 60_000,
     }
+    losses = [{"at_h": at_s / 3_600, "depth": 1 + at_s % 3} for at_s in REORGS_S if reorgs]
+    west = {"name": "west", **spoke, "reorgs": losses, "gain_hold_s": HOLD_S * reorgs}
     tables: dict[str, Any] = {
         "title": "a game against the network",
         "duration_h": 24,
@@ -69,10 +76,15 @@ def scenario() -> Scenario:
             "assets": {"BTC": {"price_usd": 100, "volatility_per_sqrt_year": 0.1}},
         },
         "assets": [{"name": "BTC"}],
-        "spokes": [{"name": name, **spoke} for name in SPOKES],
+        "spokes": [{"name": "east", **spoke}, west],
         "reservation": {"ttl_s": TTL_S, "patience_s": TTL_S, "renewals_max": 1},
         "liquidation": {"command_ttl_s": TTL_S},
-        "reporting": {"watermark_s": MARK_S, "tend_s": 2.0, "ack_after_s": 2.0},
+        "reporting": {
+            "watermark_s": MARK_S,
+            "digest_s": MARK_S * reorgs,
+            "tend_s": 2.0,
+            "ack_after_s": 2.0,
+        },
         "hub": {"block_s": 1.0, "look_s": 10.0, "insurance_usd": 100.0},
         "links": {"loss_ppm": 1},
         "traders": {"accounts": 2, "collateral_sigma": 0.0},
@@ -117,11 +129,19 @@ def impatient(policy: SpokePolicy) -> Spoke:
 
 
 class Game(RuleBasedStateMachine):
-    """One game."""
+    """One game.
+
+    Attributes:
+        reorgs: one of the chains loses blocks now and then, and gains made there wait.
+        lie: what the spoke on it does otherwise than it should, if anything.
+    """
+
+    reorgs = False
+    lie: Lie | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        found = scenario()
+        found = scenario(reorgs=self.reorgs)
         names, lanes, deposits = (
             world.names_of(found),
             world.lanes_of(found),
@@ -141,7 +161,9 @@ class Game(RuleBasedStateMachine):
             def make() -> Endpoint:
                 if name == HUB:
                     return world.hub_of(found, lanes, deposits)
-                return world.spoke_of(found, lanes, names.index(name), impatient)
+                lies_here = self.lie is not None and name == SPOKES[1]
+                make = maker_of(self.lie, 1, LIE_S) if lies_here else impatient
+                return world.spoke_of(found, lanes, names.index(name), make)
 
             return Process(make, self.signers[name], verifier, batch=3, snapshot_events=40)
 
@@ -150,7 +172,8 @@ class Game(RuleBasedStateMachine):
         hub = nodes[-1]
         assert isinstance(hub, Hub)
         spokes = tuple(node for node in nodes if isinstance(node, Spoke))
-        self.checker = Checker(hub, spokes, (), deposits)
+        flawed = SPOKES[1:] if self.lie is not None else ()
+        self.checker = Checker(hub, spokes, (), deposits, flawed=flawed)
         self.driver = MortalDriver(
             self.processes,
             self.by_topic.values(),
@@ -283,7 +306,8 @@ class Game(RuleBasedStateMachine):
             self.hand_over(parcels)
         if self.driver.stopped or self.driver.counts["doubled"]:
             return  # it waits for a person
-        rest.rested(self.checker, self.endpoints(), said, self.driver.now_us)
+        liars = SPOKES[1:] if self.lie is not None else ()
+        rest.rested(self.checker, self.endpoints(), said, self.driver.now_us, liars)
 
     def endpoints(self) -> list[Endpoint]:
         return [one.durable.endpoint for one in self.processes]
@@ -326,3 +350,21 @@ class Game(RuleBasedStateMachine):
         frame = Envelope(*head, seq, 0, now_us, NO_HEIGHT, NO_HEIGHT, message)
         data, _ = self.signers[sender].seal(encode_frame(frame), NO_DIGEST)
         self.driver.put([Parcel(now_us, self.by_topic[topic], data)])
+
+
+class ReorgGame(Game):
+    """A game with a chain that loses blocks, at times that nobody chooses."""
+
+    reorgs = True
+
+
+class DeepGame(Game):
+    """A game with a chain that loses blocks which it has called final."""
+
+    lie = Lie.REORG
+
+
+class DigestGame(ReorgGame):
+    """A game with a spoke whose digests are not what it holds."""
+
+    lie = Lie.DIGEST

@@ -11,15 +11,12 @@ import msgspec
 
 import hub.credit
 import hub.node
-import hub.rollback
 import spokes.closing
 from hub.zone import Zone
 from lab.plants import PLANTS
 from lab.swarm.keyed import KeyedVerifier
 from lab.swarm.options import FAULTS, draw
 from lab.swarm.trial import Trial
-from messaging.channel import Inbox
-from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
 from messaging.messages import CreditUsed
 from messaging.units import Height, Micros
@@ -91,23 +88,6 @@ def _grows(finish: Any) -> Any:
     return spoiled
 
 
-def _old_version(elsewhere: Any) -> Any:
-    """Take the next number for the next frame, of whatever version of the channel it is."""
-
-    def spoiled(self: Inbox, frame: Envelope, now_us: Micros) -> Any:
-        if frame.chan_epoch < self.chan_epoch and frame.seq == self.next_seq:
-            self.next_seq += 1
-            return [frame]
-        return elsewhere(self, frame, now_us)
-
-    return spoiled
-
-
-def _dead_close(_: Any) -> Any:
-    """Keep the closes of lost blocks."""
-    return lambda state, zone, fork: None
-
-
 def _nodded_through(_: Any) -> Any:
     """Look at the key that a frame names, and not at its signature."""
     return lambda self, sealed, digest, sender: None
@@ -135,13 +115,10 @@ PLANTED: Mapping[str, Mapping[str, Planted]] = {
     },
     "INV11": {"X14": Planted(MUTANTS["X14"], ALL)},
     "INV12": {"X3": Planted(MUTANTS["X3"]), "X3b": Planted(MUTANTS["X3b"])},
-    "INV13": {
-        "old_version": Planted(
-            _new(Inbox, "_of_another_version", _old_version), {"reorg": 1.0, "tail": 1.0}
-        )
-    },
+    "INV13": {"X32": Planted(MUTANTS["X32"], {"reorg": 1.0, "tail": 1.0})},
     "INV14": {
-        "dead_close": Planted(_new(hub.rollback, "_undo_closes", _dead_close), {"reorg": 1.0})
+        "X30": Planted(MUTANTS["X30"], {"reorg": 1.0}),
+        "X30b": Planted(MUTANTS["X30b"], {"reorg": 1.0}),
     },
     "INV15": {
         "oversell": _plant("oversell"),
