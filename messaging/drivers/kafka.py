@@ -130,7 +130,9 @@ class KafkaNode:
     ) -> None:
         cursors = self._store.cursors()
         streams = [Stream(route, cursors.get(route.read_from, 0)) for route in self._routes]
-        intake = Intake(consumer, streams, self._verifier, self._ranks, self._clock)
+        intake = Intake(
+            consumer, streams, self._verifier, self._ranks, self._clock, self._durable.read
+        )
         if self._nonce:
             self._durable.restart(self.at_us, self._nonce)
             self._commit(intake)
@@ -195,6 +197,8 @@ class KafkaNode:
             self.refused += 1
             log.warning("refused", **arrival.why)
             durable.refuse(arrival.data, arrival.why)
+            if arrival.poison is not None:
+                durable.poison(durable.at_us, arrival.poison)
             return
         if durable.is_repeat(stream.route, arrival.frame):
             return
