@@ -33,8 +33,9 @@ log = structlog.get_logger()
 
 
 class Herald:
-    """Publishes HALT. Each spoke is named once, until people resume it, and no finding is
-    published twice; a restart goes on where the topic ends.
+    """Publishes HALT; a restart goes on where the topic ends.
+
+    Each spoke is named once until people resume it, and no finding is published twice.
 
     Attributes:
         halted: spokes named so far, but for those that people have resumed.

@@ -23,7 +23,7 @@ FAULTS = {
     "death": "F5", "pause": "F5", "crash_loop": "F5",
     "twin": "F5", "lost_commit": "F6", "backup": "F6",
     "skew": "F7", "halt": "F8", "reorg": "F8", "outlier": "F9", "stale": "F9",
-    "forge": "F10", "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
+    "forge": "F10", "operator": "F11", "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
 }  # fmt: skip
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
 REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
@@ -147,7 +147,7 @@ def scenario_of(options: Options) -> Scenario:
         "reporting": {
             "watermark_s": options.watermark_s,
             "funding_h": 0.25,
-            "digest_s": Draws(options.seed, "world/digest").choice([0.0, 15.0, 40.0]),
+            "digest_s": _digest_s(options),
             "tend_s": max(2.0, options.way_s),
             "ack_after_s": max(2.0, options.way_s),
         },
@@ -164,6 +164,12 @@ def scenario_of(options: Options) -> Scenario:
         },
     }
     return reading.check(tables, directory=Path())
+
+
+def _digest_s(options: Options) -> float:
+    """Return how often spokes tell a digest; where people skip frames it must be some time."""
+    found = Draws(options.seed, "world/digest").choice([0.0, 15.0, 40.0])
+    return found or 15.0 * ("operator" in options.faults)
 
 
 def _reorgs(options: Options, number: int, spoke: dict[str, Any]) -> list[dict[str, Any]]:
