@@ -35,9 +35,10 @@ def carry_out(hub: HubState, approved: Approved) -> list[Effect]:
         if why:
             return [Refused(why)]
         credit.end(hub, zone, known, f"final watermark at {zone.final_us} us, and {by}")
-    if known.closed is None:
+    final_height = zone.final_heights[Family.RESERVATION]
+    if known.closed is None or known.close_height > final_height:
         return []
-    # A close that came in quarantine is acknowledged with nothing else.
+    # A close that became final in quarantine is acknowledged with nothing else.
     return [Send(zone.name, Family.RESERVATION, ClosureAcknowledged(rid=known.rid))]
 
 

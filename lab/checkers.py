@@ -100,6 +100,7 @@ class Checker:
         self._spoke_us: dict[NodeId, Micros] = dict.fromkeys(self._spokes, Micros(0))
         self._lost = False  # the event under way takes blocks back
         self._passed_over: set[NodeId] = set()  # spokes of which people passed a frame over
+        self._written_off: set[NodeId] = set()  # and wrote a reservation off
         self.checked = 0
 
         for endpoint in endpoints:
@@ -355,6 +356,7 @@ class Checker:
             self._hold("INV3", covered, "carried before final reports cover its use", known)
         fresh_end = seen is None or seen.open
         if known.written_off:
+            self._written_off.add(known.spoke)
             whole = known.encumbered_usd6 >= known.amount_usd6
             self._hold("INV7", whole, "written off, and some of it is free", known)
         elif known.state in (reservation.State.RELEASED, reservation.State.SETTLED) and fresh_end:
@@ -384,7 +386,7 @@ class Checker:
 
     def _check_views(self, spoke: NodeId) -> None:
         """Every digest is the hub's own, at a cut that there has been (VIEWS)."""
-        if spoke in self._liars or spoke in self._passed_over:
+        if spoke in self._liars | self._passed_over | self._written_off:
             return
         cut = self._hub.zone_of[spoke].cut
         self._hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)
@@ -400,7 +402,7 @@ class Checker:
         self._spoke_seen[rid] = credit
         if seen is not None:
             revived = seen.state is Held.CLOSED and credit.state is not Held.CLOSED
-            final = known is not None and not known.open
+            final = known is not None and not known.open and not known.written_off
             stands = not self._lost or final  # what is ended at the hub was final here
             self._hold(
                 "INV6", not (revived and stands), "a closed reservation opened again", credit

@@ -37,9 +37,10 @@ from messaging.topics import HALT_TOPIC, Route, order_route
 from messaging.units import HUB, MONITOR, OPERATORS, SECOND_US, Micros, NodeId
 
 VERSIONS = 4  # of the code; each reads more than the one before
-UNREADABLE_MAX = 0.02  # of all frames of channels
+UNREADABLE_MAX = 0.05  # of all frames of channels
 PATIENCE_US = 20 * SECOND_US  # before an order about the same is given again
-HALTS = 0.02  # of looks, at most, that end in a HALT
+HALTS, MISTAKES = 0.02, 0.02  # of looks, at most, with a HALT, and with a write-off, for nothing
+SKIPPED_MAX = 12  # numbers of one gap
 
 HALT = Route(HALT_TOPIC, MONITOR, HUB, Family.CONTROL, False)
 
@@ -125,10 +126,20 @@ class People:
             last_us = self._last_us.get(wish)
             if last_us is not None and now_us < last_us + PATIENCE_US:
                 continue
-            if self.healed or self._draws.chance(0.3 * self._strength):
+            if self.healed or self._draws.chance(0.5 * self._strength):
                 self._last_us[wish] = now_us
                 self._struck(FAULTS["operator"])
                 self._order(*wish)
+        self._err()
+
+    def _err(self) -> None:
+        """Halt a spoke, or write a reservation off, that nothing is wrong with."""
+        hub = self._processes[-1].durable.endpoint.node
+        assert isinstance(hub, Hub)
+        open_now = [known.rid for known in hub.state.reservations.values() if known.open]
+        if open_now and not self.healed and self._draws.chance(MISTAKES * self._strength):
+            rid = self._draws.choice(open_now)
+            self._order(HUB, Verb.WRITE_OFF, ReservationNamed(rid=rid))
         if not self.healed and self._draws.chance(HALTS * self._strength):
             names = [process.name for process in self._processes if process.name != HUB]
             halt = HaltOrdered(spokes=(self._draws.choice(names),), finding="a false alarm")
@@ -146,10 +157,11 @@ class People:
                         self._for_poison(endpoint, family),
                         FrameNamed(peer=peer, family=family, seq=place.seq),
                     )
-                gap = inbox.parked and inbox.next_seq not in inbox.parked
-                if gap and self._may_pass_over(endpoint, family) and not inbox.poison:
-                    target = FrameNamed(peer=peer, family=family, seq=inbox.next_seq)
-                    yield endpoint.name, Verb.SKIP, target
+                if self._may_pass_over(endpoint, family) and not inbox.poison:
+                    first = min(inbox.parked, default=0)
+                    for seq in range(inbox.next_seq, min(first, inbox.next_seq + SKIPPED_MAX)):
+                        target = FrameNamed(peer=peer, family=family, seq=seq)
+                        yield endpoint.name, Verb.SKIP, target
             if isinstance(endpoint.node, Hub):
                 yield from self._for_hub(endpoint.node)
 
@@ -176,7 +188,7 @@ class People:
                 yield HUB, Verb.RESUME, PeerNamed(peer=zone.name)
 
     def _order(self, node: NodeId, verb: Verb, target: Target) -> None:
-        """Let one operator order it, then a second one, or the same again, or nobody."""
+        """Let one operator order it, then a second one, or the same again."""
         draws = self._draws.next()
         order_id = int(draws[0] * 2**63).to_bytes(8)
         order = OperatorOrdered(order_id=order_id, verb=verb, target=target, reason="as seen")
@@ -191,8 +203,7 @@ class People:
         now_us = self._now_us
         frame = Envelope(sender, node, Family.CONTROL, 0, 0, now_us, NO_HEIGHT, NO_HEIGHT, message)
         data, _ = self._signers[sender].seal(encode_frame(frame), NO_DIGEST)
-        delay_us = int(self._draws.next()[0] * 2 * SECOND_US)
-        self._put([Parcel(Micros(now_us + delay_us), route, data)])
+        self._put([Parcel(Micros(now_us + SECOND_US), route, data)])
 
     def _count_freed(self) -> None:
         """Count frames that were kept and have been taken in since."""

@@ -50,7 +50,7 @@ from spokes.state import SpokePolicy
 STRANGER = NodeId("stranger")
 EVENTS_MAX = 200_000
 NEWEST = 40  # events shown with a finding
-LOOK_EVERY = 30  # rounds
+LOOK_EVERY, SEEN_EVERY = 30, 10  # rounds between two looks, and two of people
 ASKED_EVERY = 300  # rounds between two questions about INV8 and INV9
 
 
@@ -273,13 +273,13 @@ class Trial:
                 break
             while turns and turns[0][0] <= now_us:
                 self._reached.struck(turns.pop(0)[1])
+            if self._people is not None and rounds % SEEN_EVERY == 0:
+                self._people.look(now_us)
             if rounds % LOOK_EVERY == 0:
                 self._look(ask=audited and rounds % ASKED_EVERY == 0)
 
     def _look(self, *, ask: bool) -> None:
         """Look at what no event tells of."""
-        if self._people is not None:
-            self._people.look(self.driver.now_us)
         if "tiny" in self.options.faults:
             self._reached.look_for_full()
         if ask:

@@ -234,7 +234,7 @@ def _unfrozen(handle: Any) -> Any:
 
 def _freeing(write_off: Any) -> Any:
     """Write off what is known as used, and free the rest."""
-    return lambda known, by: hub.reservation.release(known, by)
+    return hub.reservation.release
 
 
 def _alone(take: Any) -> Any:
