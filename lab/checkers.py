@@ -100,7 +100,6 @@ class Checker:
         self._spoke_us: dict[NodeId, Micros] = dict.fromkeys(self._spokes, Micros(0))
         self._lost = False  # the event under way takes blocks back
         self._passed_over: set[NodeId] = set()  # spokes of which people passed a frame over
-        self._written_off: set[NodeId] = set()  # and wrote a reservation off
         self.checked = 0
 
         for endpoint in endpoints:
@@ -356,7 +355,6 @@ class Checker:
             self._hold("INV3", covered, "carried before final reports cover its use", known)
         fresh_end = seen is None or seen.open
         if known.written_off:
-            self._written_off.add(known.spoke)
             whole = known.encumbered_usd6 >= known.amount_usd6
             self._hold("INV7", whole, "written off, and some of it is free", known)
         elif known.state in (reservation.State.RELEASED, reservation.State.SETTLED) and fresh_end:
@@ -386,12 +384,19 @@ class Checker:
 
     def _check_views(self, spoke: NodeId) -> None:
         """Every digest is the hub's own, at a cut that there has been (VIEWS)."""
-        if spoke in self._liars | self._passed_over | self._written_off:
+        if spoke in self._liars or self._operated(spoke):
             return
         cut = self._hub.zone_of[spoke].cut
         self._hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)
         what = f"hub and {spoke} differ about open reservations"
         self._hold("VIEWS", cut.unequal == 0, what, f"{cut.unequal} of {cut.compared} digests")
+
+    def _operated(self, spoke: NodeId) -> bool:
+        """Tell whether people have made the two sides differ, or may have, unseen."""
+        if spoke in self._passed_over or (self._operators and HUB in self._restored):
+            return True
+        known = self._hub.reservations.values()
+        return self._operators and any(one.written_off and one.spoke == spoke for one in known)
 
     def _check_credit(self, spoke: Spoke, rid: ReservationId) -> None:
         """Check one reservation of a spoke against its past and the hub."""
