@@ -168,7 +168,7 @@ def _frame(
 
 
 def _near(family: str) -> str:
-    return nearest(family, CHANNEL_FAMILIES)
+    return nearest(family, [known.value for known in CHANNEL_FAMILIES])
 
 
 def _reservation(verb: Verb, rid: str, giver: str, reason: str, folder: Path | None) -> None:
