@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from lab.stack import journals
+from lab.stack import operate as commands
 from lab.stack.broker import Broker
 from lab.stack.plan import KEYS, Matters
 from lab.stack.view import by_their_word, gather
 from messaging.codec import encode_frame
 from messaging.envelope import NO_HEIGHT, Envelope
+from messaging.errors import OrderRefused
 from messaging.identity import NO_DIGEST, Signer, read_signer
 from messaging.messages import Family, HaltOrdered, Message
 from messaging.operator_orders import FrameNamed, PeerNamed, Verb
@@ -18,7 +21,6 @@ from messaging.topics import DELIVERED, HALT_TOPIC
 from messaging.units import HUB, MONITOR, OPERATORS, Micros, NodeId
 from tests.kafka import records
 from tests.kafka.stack import BUSY, Stack, scenario
-from tests.lab.test_cli import omnimargin
 
 pytestmark = pytest.mark.kafka
 
@@ -44,11 +46,16 @@ def matters(stack: Stack) -> Matters:
     return stack.status(HUB).matters
 
 
-def operate(stack: Stack, *words: str, giver: NodeId, expect: int = 0) -> str:
+def operate(stack: Stack, *words: str, giver: NodeId, refused: bool = False) -> str:
+    """Run the command; return what it says, or the line that it is refused with."""
     reason = () if words[0] == "approve" else ("--reason", "a test")
     where = ("--folder", str(stack.folder))
-    done = omnimargin("operate", *words, "--as", giver, *reason, *where, expect=expect)
-    return done.stdout + done.stderr
+    done = CliRunner().invoke(commands.app, [*words, "--as", giver, *reason, *where])
+    if not refused:
+        assert done.exception is None, done.exception
+        return done.output
+    assert isinstance(done.exception, OrderRefused)
+    return str(done.exception)
 
 
 def test_operators_end_what_the_protocol_cannot(stack: Stack) -> None:
@@ -64,14 +71,14 @@ def test_operators_end_what_the_protocol_cannot(stack: Stack) -> None:
     stack.wait(lambda: matters(stack).stopped, "the hub to keep what it cannot take")
     assert matters(stack).stopped[0].startswith("base reservation 1,000,000: expected a message")
     frame = ("hub", "base", "reservation", str(far))
-    said = operate(stack, "retry", *frame, giver=one, expect=2)
+    said = operate(stack, "retry", *frame, giver=one, refused=True)
     assert "expected a frame that can be decoded now" in said
     assert matters(stack).stopped
     said = operate(stack, "skip", *frame, giver=one)
     assert "it waits for 1 more" in said
     order_id = said.split()[1]
     assert order_id in "".join(gather_lines(stack))
-    said = operate(stack, "approve", order_id, giver=other, expect=2)
+    said = operate(stack, "approve", order_id, giver=other, refused=True)
     assert "expected the next number" in said
     assert "done" in operate(stack, "nilify", *frame, giver=other)
     stack.wait(lambda: not matters(stack).stopped, "the hub to forget it")
