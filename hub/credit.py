@@ -145,7 +145,7 @@ def advance(hub: HubState, zone: Zone) -> list[Effect]:
     while zone.uses and zone.uses[0].height <= final_height:
         zone.uses.popleft()
     effects: list[Effect] = []
-    if zone.halted is not None:
+    if not zone.may_free:
         return effects
     while zone.closes and zone.closes[0][0] <= final_height:
         height, rid = zone.closes.popleft()
@@ -165,12 +165,25 @@ def advance(hub: HubState, zone: Zone) -> list[Effect]:
     return effects
 
 
+def write_off(hub: HubState, zone: Zone, known: Reservation, by: str) -> None:
+    """End a reservation on people's word; nothing of it is ever free again (P40)."""
+    after = reservation.write_off(known, by)
+    before_usd6 = hub.written_off_usd6.get(known.account, 0)
+    hub.written_off_usd6[known.account] = before_usd6 + after.encumbered_usd6
+    _ended(hub, zone, known, after)
+
+
+def _ended(hub: HubState, zone: Zone, known: Reservation, after: Reservation) -> None:
+    replace(hub, zone, known, after)
+    hub.open_of[known.account].pop(known.rid, None)
+    zone.overdue.pop(known.rid, None)
+    zone.cut.quarantine.pop(known.rid, None)
+
+
 def end(hub: HubState, zone: Zone, known: Reservation, evidence: str) -> None:
     """Release a reservation on the evidence named (P36, P37)."""
     released = reservation.release(known, evidence)
-    replace(hub, zone, known, released)
-    hub.open_of[known.account].pop(known.rid, None)
-    zone.overdue.pop(known.rid, None)
+    _ended(hub, zone, known, released)
     if released.state is State.SETTLED:
         heapq.heappush(zone.uncarried, (released.use_height, known.rid))
 
@@ -180,7 +193,7 @@ def carry(hub: HubState, zone: Zone) -> None:
     final_height = zone.final_heights[Family.MARGIN_STATE]
     while zone.covers and zone.covers[0] <= final_height:
         zone.covered = zone.covers.popleft()
-    while zone.uncarried and zone.uncarried[0][0] <= zone.covered and zone.halted is None:
+    while zone.uncarried and zone.uncarried[0][0] <= zone.covered and zone.may_free:
         _, rid = heapq.heappop(zone.uncarried)
         known = hub.reservations[rid]
         replace(hub, zone, known, reservation.carry(known))

@@ -38,6 +38,7 @@ def told(hub: HubState, zone: Zone, digest: DigestTold) -> list[Effect]:
     cut.compared += 1
     if digest == cut.rows.digest(digest.at_seq_in):
         _agree(hub, zone, list(cut.quarantine))
+        zone.frozen.pop(Family.RESERVATION, None)  # what was passed over hid no use (P71)
         return []
     cut.unequal += 1
     # A question that the spoke has applied without an answer before this is asked anew.

@@ -52,9 +52,9 @@ def tend(hub: HubState, zone: Zone, now_us: Micros) -> None:
     """Let gains count that have waited long enough, oldest first, as far as there is room.
 
     The hub's clock may make a gain wait, never count before it is final. Nothing of a halted
-    spoke comes through (P66).
+    spoke comes through, nor while a frame of it was passed over (P66, P71).
     """
-    while zone.held and zone.held[0].due_us <= now_us and zone.halted is None:
+    while zone.held and zone.held[0].due_us <= now_us and zone.may_free:
         due_us, place, waits_usd6 = zone.held.popleft()
         counts_usd6 = min(waits_usd6, max(0, zone.policy.cap_usd6 - zone.won_usd6))
         if counts_usd6 < waits_usd6:

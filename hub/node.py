@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hub import credit, digests, gains, positions, rollback, watch
+from hub import credit, digests, gains, operators, positions, rollback, watch
 from hub.oracle import take
 from hub.state import HubPolicy, HubState
 from hub.zone import Zone
@@ -25,7 +25,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
-from messaging.node import Contradicted, Event, Restarted, TimerFired
+from messaging.node import Approved, Contradicted, Event, PassedOver, Restarted, TimerFired
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -71,6 +71,11 @@ class Hub:
             return ()
         if type(event) is Contradicted:
             return credit.halt(hub.zone_of[event.peer], HaltReason.EQUIVOCATED)
+        if type(event) is PassedOver:
+            hub.zone_of[event.peer].frozen[event.family] = None  # it may have been a use (P71)
+            return ()
+        if type(event) is Approved:
+            return operators.carry_out(hub, event)
         assert type(event) is Envelope
         message = event.message
         if type(message) is PricePublished:
@@ -80,14 +85,18 @@ class Hub:
             hub.look_due = hub.look_due or hub.prints[place] is not known
             return ()
         if type(message) is HaltOrdered:
-            return self._halted(message)
+            return self._halted(event, message)
         zone = hub.zone_of[event.sender]
         effects = self._decide(zone, event, now_us)
         return effects + self._advance(zone, event, now_us)
 
-    def _halted(self, order: HaltOrdered) -> list[Effect]:
-        """Stop the spokes named; only a person resumes them (P66)."""
+    def _halted(self, event: Envelope, order: HaltOrdered) -> list[Effect]:
+        """Stop the spokes named; only people resume them, and then an old order is none (P66)."""
         effects: list[Effect] = []
+        said = (event.seq, event.sent_us)
+        if said in self.state.halts:
+            return effects
+        self.state.halts[said] = None
         for name in order.spokes:
             zone = self.state.zone_of.get(name)
             if zone is not None:

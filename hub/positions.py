@@ -67,9 +67,10 @@ def covered(zone: Zone, mark: Watermark, height: Height) -> None:
 def advance(hub: HubState, zone: Zone, now_us: Micros) -> None:
     """Settle what has become final, then let positions carry used credit (P52 to P54).
 
-    Not from a halted spoke, whose gains could be lies (P66); its losses count unsettled.
+    Not from a halted spoke, whose gains could be lies (P66), nor while a frame of it was passed
+    over (P71); its losses count unsettled.
     """
-    if zone.halted is not None:
+    if not zone.may_free:
         return
     final_height = zone.final_heights[Family.MARGIN_STATE]
     while zone.waiting and zone.waiting[0][0] <= final_height:
@@ -128,7 +129,8 @@ def close_out(hub: HubState, account: Account) -> None:
         and not account.closed_out
         and not account.commands
         and not hub.open_of.get(account.id)
-        and not hub.ledger.reserved_usd6(account.id)  # used credit is a position to be reported
+        # Used credit is a position to be reported; what was written off stays for good (P40).
+        and hub.ledger.reserved_usd6(account.id) == hub.written_off_usd6.get(account.id, 0)
         and not hub.held_usd6(account.id)
         and account.flat
     )

@@ -48,6 +48,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         closed: the spoke's close, possibly not yet final; None before.
         carried: used credit has left the encumbrance, for the positions carry it (P54).
         released_by: what the release rests on, for the record (INV7).
+        written_off: operators have ended it; all of it counts as used for good (P40).
     """
 
     rid: ReservationId
@@ -65,6 +66,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     close_height: Height = Height(0)
     carried: bool = False
     released_by: str = ""
+    written_off: bool = False
 
     @property
     def open(self) -> bool:
@@ -157,6 +159,8 @@ def close(known: Reservation, closed: ReservationClosed, height: Height) -> Rese
     raised = _raise_use(known, closed.used_usd6, height)
     if closed.used_usd6 > known.amount_usd6:
         return Evidence(HaltReason.USED_TOO_MUCH, raised)
+    if known.written_off:
+        return known  # people have booked more than the spoke says, and that stands
     if closed.used_usd6 < known.used_usd6:
         return Evidence(HaltReason.USED_AFTER_CLOSE, known)
     if known.closed is not None:
@@ -181,6 +185,18 @@ def release(known: Reservation, evidence: str) -> Reservation:
     assert known.open
     state = State.SETTLED if known.used_usd6 > 0 else State.RELEASED
     return msgspec.structs.replace(known, state=state, released_by=evidence)
+
+
+def write_off(known: Reservation, by: str) -> Reservation:
+    """End it on people's word: all of it counts as used, for good, whatever becomes known (P40)."""
+    assert known.open
+    return msgspec.structs.replace(
+        known,
+        state=State.SETTLED,
+        used_usd6=Usd6(known.encumbered_usd6),
+        released_by=by,
+        written_off=True,
+    )
 
 
 def renew(known: Reservation, expires_at_us: Micros) -> tuple[Reservation, ReservationRenewed]:

@@ -59,6 +59,8 @@ class HubState:
         look_due: something has come since the last look that calls for one.
         looked_us: when that was.
         life: how often the node has started; ids_made: commands given, ever.
+        written_off_usd6: per account, what of its reserved cash was written off (P40).
+        halts: orders to halt that have been heard, by number and time; one counts once.
         changed: accounts that the event under way has changed.
         changed_rids: reservations that it has changed.
     """
@@ -84,6 +86,8 @@ class HubState:
         self.looked_us = Micros(0)
         self.life = 1
         self.ids_made = 0
+        self.written_off_usd6: dict[AccountId, int] = {}
+        self.halts: dict[tuple[int, int], None] = {}
         self.changed: dict[int, None] = {}
         self.changed_rids: dict[ReservationId, None] = {}
         for place, (name, collateral_usd6) in enumerate(deposits):

@@ -89,6 +89,7 @@ class Zone:
         held: gains that wait, oldest first; held_usd6: their sum (rule L9).
         cut: what of its reservations both sides can compare (P59).
         halted: why the spoke is not trusted any more, if so (P65, P66).
+        frozen: families of which a frame was passed over; nothing is freed meanwhile (P71).
     """
 
     def __init__(self, policy: ZonePolicy, place: int) -> None:
@@ -126,6 +127,12 @@ class Zone:
         self.held_usd6 = 0
         self.cut = Cut()
         self.halted: HaltReason | None = None
+        self.frozen: dict[Family, None] = {}
+
+    @property
+    def may_free(self) -> bool:
+        """Tell whether its word may free anything (P66, P71)."""
+        return self.halted is None and not self.frozen
 
     @property
     def exposure_usd6(self) -> int:

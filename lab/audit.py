@@ -107,7 +107,9 @@ class Audit:
         """Write a shortfall off, once, of an account that has nothing left anywhere."""
         self._closed.add(place)
         shortfall_usd6 = -self._cash_usd6[place]
-        bare = self.hub.accounts[place].flat and not self.hub.ledger.reserved_usd6(account)
+        left_usd6 = self.hub.written_off_usd6.get(account, 0)
+        reserved_usd6 = self.hub.ledger.reserved_usd6(account)
+        bare = self.hub.accounts[place].flat and reserved_usd6 == left_usd6
         if shortfall_usd6 <= 0 or not bare:
             finding = f"{account}: closed out with {shortfall_usd6:,} usd6 missing, bare: {bare}"
             raise InvariantViolated("MONEY", finding)

@@ -32,7 +32,7 @@ from messaging.messages import (
     ReservationRenewed,
     StateReported,
 )
-from messaging.node import Event, Node
+from messaging.node import Event, Node, PassedOver
 from messaging.units import (
     HUB,
     AccountId,
@@ -69,8 +69,11 @@ class Checker:
         *,
         liars: Collection[NodeId] = (),
         flawed: Collection[NodeId] = (),
+        operators: bool = False,
     ) -> None:
         """Watch `endpoints`; `liars` are spokes of which nothing is expected (P2).
+
+        With `operators`, people may halt spokes whose words are sound.
 
         What the hub makes of their words is checked all the same, and so is every other spoke.
         Those that are `flawed` keep to all rules but two: their digests may be wrong, and their
@@ -82,6 +85,7 @@ class Checker:
         self._spokes: dict[NodeId, Spoke] = {spoke.name: spoke for spoke in spokes}
         self._liars = frozenset(liars)
         self._flawed = frozenset(flawed)
+        self._operators = operators
         self._accounts = [account for account, _ in deposits]
         self._evidence = {spoke.name: Evidence() for spoke in spokes}
         self._overlays = {spoke.name: Overlay() for spoke in spokes}
@@ -99,6 +103,7 @@ class Checker:
         self._restored: dict[NodeId, list[Endpoint]] = {}
         self._spoke_us: dict[NodeId, Micros] = dict.fromkeys(self._spokes, Micros(0))
         self._lost = False  # the event under way takes blocks back
+        self._passed_over: set[NodeId] = set()  # spokes of which people passed a frame over
         self.checked = 0
 
         for endpoint in endpoints:
@@ -183,11 +188,15 @@ class Checker:
         hub, self._lost = self._hub, False
         self._audit.now_us = now_us
         self._hear(event)
+        if type(event) is PassedOver:
+            self._words.pass_over(HUB, event)
+            self._passed_over.add(event.peer)
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             if event.sender not in self._liars:
                 self.checked += 1
                 self._words.hear(HUB, event)
-            if self._lost and event.sender not in self._liars and HUB not in self._restored:
+            told = event.sender not in self._liars and event.sender not in self._passed_over
+            if self._lost and told and HUB not in self._restored:
                 self._check_rollback(hub.zone_of[event.sender], event.family)
             if type(event.message) is DigestTold:
                 self._check_views(event.sender)
@@ -223,7 +232,8 @@ class Checker:
 
     def _check_alarm(self, spoke: NodeId, reason: HaltReason) -> None:
         """Nobody accuses an honest spoke; where one lies, people may stop them all."""
-        by_order = bool(self._liars) and reason is HaltReason.WATCHDOG
+        people = bool(self._liars) or self._operators
+        by_order = people and reason is HaltReason.WATCHDOG
         sound = spoke in self._liars or spoke in self._flawed or by_order
         self._hold("ALARM", sound, f"{spoke} is honest", reason)
 
@@ -233,6 +243,8 @@ class Checker:
         if spoke.name in self._liars:
             return
         self._spoke_us[spoke.name] = now_us
+        if type(event) is PassedOver:
+            self._words.pass_over(spoke.name, event)
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             self.checked += 1
             self._words.hear(spoke.name, event)
@@ -361,7 +373,10 @@ class Checker:
             covered = self._evidence[known.spoke].covered >= known.use_height
             self._hold("INV3", covered, "carried before final reports cover its use", known)
         fresh_end = seen is None or seen.open
-        if known.state in (reservation.State.RELEASED, reservation.State.SETTLED) and fresh_end:
+        if known.written_off:
+            whole = known.encumbered_usd6 >= known.amount_usd6
+            self._hold("INV7", whole, "written off, and some of it is free", known)
+        elif known.state in (reservation.State.RELEASED, reservation.State.SETTLED) and fresh_end:
             self._check_release(known)
         self._check_both(known, self._spokes[known.spoke])
 
@@ -390,12 +405,19 @@ class Checker:
 
     def _check_views(self, spoke: NodeId) -> None:
         """Every digest is the hub's own, at a cut that there has been (VIEWS)."""
-        if spoke in self._liars or spoke in self._flawed:
+        if spoke in self._liars or spoke in self._flawed or self._operated(spoke):
             return
         cut = self._hub.zone_of[spoke].cut
         self._hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)
         what = f"hub and {spoke} differ about open reservations"
         self._hold("VIEWS", cut.unequal == 0, what, f"{cut.unequal} of {cut.compared} digests")
+
+    def _operated(self, spoke: NodeId) -> bool:
+        """Tell whether people have made the two sides differ, or may have, unseen."""
+        if spoke in self._passed_over or (self._operators and HUB in self._restored):
+            return True
+        known = self._hub.reservations.values()
+        return self._operators and any(one.written_off and one.spoke == spoke for one in known)
 
     def _check_credit(self, spoke: Spoke, rid: ReservationId) -> None:
         """Check one reservation of a spoke against its past and the hub."""
@@ -406,7 +428,7 @@ class Checker:
         self._spoke_seen[rid] = credit
         if seen is not None:
             revived = seen.state is Held.CLOSED and credit.state is not Held.CLOSED
-            final = known is not None and not known.open
+            final = known is not None and not known.open and not known.written_off
             stands = not self._lost or final  # what is ended at the hub was final here
             self._hold(
                 "INV6", not (revived and stands), "a closed reservation opened again", credit
@@ -429,7 +451,8 @@ class Checker:
             return
         claim_usd6 = credit.used_usd6
         if credit.state is Held.ACTIVE:
-            self._hold("INV4", known.open, "active at the spoke, ended at the hub", known)
+            held = known.open or known.written_off
+            self._hold("INV4", held, "active at the spoke, ended at the hub", known)
             claim_usd6 = credit.amount_usd6
         elif credit.state is Held.REQUESTED and known.rid in self._granted_usd6:
             # A grant under way can still be taken, until its last expiry on the spoke's chain.

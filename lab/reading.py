@@ -24,6 +24,7 @@ from messaging.units import (
     MARKET,
     MONITOR,
     OPERATOR,
+    OPERATORS,
     ORACLE,
     RELAY,
     TRADERS,
@@ -35,7 +36,8 @@ _PATH = re.compile(r" - at `\$?(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _UNIT = re.compile(r"_(us|ms|s|m|min|h|d|days?|usd6?|bps?|pct|percent|ppm)$")
 # Of nodes, processes, keys and topics that are not a spoke's.
-RESERVED_NAMES = (HUB, MARKET, ORACLE, TRADERS, RELAY, MONITOR, OPERATOR, "world", "channel")
+PEOPLE = (MONITOR, OPERATOR, *OPERATORS)
+RESERVED_NAMES = (HUB, MARKET, ORACLE, TRADERS, RELAY, *PEOPLE, "world", "channel")
 
 
 def read_file(path: Path) -> dict[str, Any]:

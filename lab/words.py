@@ -19,6 +19,7 @@ from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
 from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
+from messaging.node import PassedOver
 from messaging.units import Height, NodeId
 from messaging.witness import place_of
 
@@ -131,6 +132,11 @@ class Words:
         else:
             found = f"expected {word.message}, applied {frame.message}"
             raise InvariantViolated("INV16", f"{where}: {found}")
+
+    def pass_over(self, node: NodeId, event: PassedOver) -> None:
+        """Follow a number that people let a node pass over (P70)."""
+        row = self._rows[event.peer, node, event.family]
+        row.take(Place(row.heard.chan_epoch, event.seq))
 
     def _find(self, key: _Key, frame: Envelope) -> None:
         """Find a word in an outbox of its sender, if no lost block has taken it out again."""

@@ -2,7 +2,7 @@
 
 Rules of docs/protocol.md: P5 (a channel), P14 (a resend is the stored frame), P16 (replay
 protection is the cursor), P18 (acknowledgements only steer), P19 and P20 (lives of a node), P21
-(versions of a channel), P26 (sequence rule), P58 (resends).
+(versions of a channel), P26 (sequence rule), P58 (resends), P69 and P70 (poison, and its end).
 """
 
 from collections import deque
@@ -15,9 +15,11 @@ from msgspec.structs import replace
 from messaging.envelope import Envelope
 from messaging.lineage import Lineage, Place
 from messaging.messages import ChainReorganised
+from messaging.node import Poisoned
 from messaging.units import Height, Micros
 
 PARKED_MAX = 1_024  # frames a receiver keeps behind a gap
+POISON_MAX = 16  # frames it keeps that it cannot decode
 RESENT_MAX = 100  # frames sent again at a time
 RESEND_GROWTH = 1.5
 RESEND_GROWTH_MAX = 16.0
@@ -184,6 +186,7 @@ class Inbox:
         lineage: versions of the frames up to it.
         parked: frames of the cursor's version behind a gap, by number.
         newer: frames of later versions, which it cannot go to yet.
+        poison: authentic frames that cannot be decoded; the row stops there (P69).
         life: of the other end, the newest that has been accepted.
         waits: nothing is handed on until `go_on`; what comes is parked.
         acked_seq: the cursor that the other end has been told.
@@ -208,6 +211,7 @@ class Inbox:
         "next_seq",
         "parked",
         "parked_max",
+        "poison",
         "repeats",
         "waits",
     )
@@ -219,6 +223,7 @@ class Inbox:
         self.lineage = Lineage()
         self.parked: dict[int, Envelope] = {}
         self.newer: dict[Place, Envelope] = {}
+        self.poison: dict[Place, Poisoned] = {}
         self.acked_seq = 0
         self.arrived_us = Micros(0)
         self.repeats = 0
@@ -238,9 +243,8 @@ class Inbox:
     @property
     def seen(self) -> Place:
         """Return the place of the newest frame that has arrived."""
-        if self.newer:
-            return max(self.newer)
-        return Place(self.chan_epoch, max(self.parked, default=self.next_seq - 1))
+        newest = Place(self.chan_epoch, max(self.parked, default=self.next_seq - 1))
+        return max((newest, *self.newer, *self.poison))
 
     def receive(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
         """Return the frames that are now in order, oldest first; none for a repeat or a gap."""
@@ -249,6 +253,9 @@ class Inbox:
                 self.early += 1
             else:
                 self.fenced += 1
+            return []
+        if self.poison and Place(envelope.chan_epoch, envelope.seq) in self.poison:
+            self.repeats += 1  # whether or not it can be decoded now: that is for people
             return []
         if envelope.chan_epoch != self.chan_epoch:
             return self._of_another_version(envelope, now_us)
@@ -312,7 +319,36 @@ class Inbox:
         """Tell whether a frame has arrived, has been taken back, or waits."""
         place = Place(envelope.chan_epoch, envelope.seq)
         waits = place.chan_epoch == self.chan_epoch and place.seq in self.parked
-        return place <= self.cursor or waits or place in self.newer
+        return place <= self.cursor or waits or place in self.newer or place in self.poison
+
+    def keep_poison(self, event: Poisoned, now_us: Micros) -> bool:
+        """Keep a frame that cannot be decoded, and stop there; tell whether it is news (P69)."""
+        place = Place(event.chan_epoch, event.seq)
+        known = place <= self.cursor or place in self.poison or place in self.newer
+        if known or not self.believes(event) or len(self.poison) >= POISON_MAX:
+            return False
+        self.poison[place] = event
+        if place.chan_epoch == self.chan_epoch:
+            self.parked.pop(place.seq, None)
+            self._parked_us[place.seq] = now_us
+        return True
+
+    def forget(self, seq: int) -> Envelope | Poisoned | None:
+        """Forget what waits under a number, so that it must come again; return it (P70)."""
+        place = next((one for one in self.poison if one.seq == seq), None)
+        if place is None and seq not in self.parked:
+            return None
+        if place is None or place.chan_epoch == self.chan_epoch:
+            self._parked_us.pop(seq, None)
+        return self.parked.pop(seq) if place is None else self.poison.pop(place)
+
+    def pass_over(self, now_us: Micros) -> list[Envelope]:
+        """Go on behind the next number without it; return the frames that are now in order."""
+        self.forget(self.next_seq)
+        if self.acked_seq == self.next_seq - 1:
+            self.arrived_us = now_us
+        self.next_seq += 1
+        return list(self._ready(now_us))
 
     def _park(self, envelope: Envelope, now_us: Micros) -> None:
         """Keep a frame until those before it come; without room, the nearest ones."""
@@ -324,7 +360,7 @@ class Inbox:
         self.parked[envelope.seq] = envelope
         self._parked_us[envelope.seq] = now_us
 
-    def believes(self, envelope: Envelope) -> bool:
+    def believes(self, envelope: Envelope | Poisoned) -> bool:
         """Tell whether a frame counts: of the accepted life, or known to it (P19, P20)."""
         epoch, life = envelope.node_epoch, self.life
         if epoch == life.node_epoch:
@@ -353,7 +389,8 @@ class Inbox:
             for place, frame in self.newer.items()
             if place.chan_epoch == start.chan_epoch
         }
-        self._parked_us = dict.fromkeys(self.parked, self._newer_us)
+        self.poison = {place: event for place, event in self.poison.items() if place > start}
+        self._parked_us = dict.fromkeys(self._waiting(start.chan_epoch), self._newer_us)
         self.newer = {
             place: frame
             for place, frame in self.newer.items()
@@ -381,7 +418,7 @@ class Inbox:
         """
         gaps: list[tuple[int, int]] = []
         expected = self.next_seq
-        for seq in sorted(self.parked):
+        for seq in self._waiting(self.chan_epoch):
             old = now_us >= self._parked_us[seq] + policy.gap_after_us
             if seq > expected and old and len(gaps) < RESENT_MAX:
                 self._parked_us[seq] = now_us  # ask again only after as long again
@@ -393,6 +430,11 @@ class Inbox:
             last = min(seq for epoch, seq in self.newer if epoch == newest) - 1
             gaps.append((0, last))
         return gaps
+
+    def _waiting(self, chan_epoch: int) -> list[int]:
+        """Return the numbers of a version that have come and are not in order."""
+        poison = [place.seq for place in self.poison if place.chan_epoch == chan_epoch]
+        return sorted((*self.parked, *poison))
 
     def owes_ack(self, now_us: Micros, policy: ChannelPolicy) -> bool:
         """Tell whether arrivals have waited long enough for a bare acknowledgement."""

@@ -21,10 +21,11 @@ from messaging.endpoint import Endpoint, Output
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost
 from messaging.fingerprint import fingerprint
-from messaging.identity import NO_DIGEST, Link, Signer, read_entry
+from messaging.identity import NO_DIGEST, Link, Signer, read_entry, read_sealed
 from messaging.lineage import Place
-from messaging.messages import CHANNEL_FAMILIES
-from messaging.node import Contradicted, Event, Restarted, TimerFired
+from messaging.messages import CHANNEL_FAMILIES, Family
+from messaging.node import Contradicted, Event, Poisoned, Restarted, TimerFired
+from messaging.poison import FramePoisoned, Reader, read_frame
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
 from messaging.units import Micros, NodeId
@@ -84,6 +85,7 @@ class Durable:
 
     Attributes:
         folded: how many events of the journal were handled again at the start.
+        read: returns the frame in a seal, or raises why it cannot be taken.
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class Durable:
         signer: Signer,
         *,
         snapshot_events: int = SNAPSHOT_EVENTS,
+        read: Reader = read_frame,
     ) -> None:
         """Fold the journal: afterwards the endpoint is where it was.
 
         Raises:
             FrameRefused: the journal holds events that this version does not know.
         """
+        self.read = read
         self._store = store
         self._signer = signer
         self._snapshot_events = snapshot_events
@@ -198,6 +202,36 @@ class Durable:
                 return
         self._journal(now_us, data)
         self._handle(now_us, frame, link)
+        if frame.family is Family.CONTROL and self.endpoint.again is not None:
+            self._take_again(now_us, self.endpoint.again)
+
+    def poison(self, now_us: Micros, event: Poisoned) -> None:
+        """Keep an authentic frame that cannot be read; its channel stops there (P69)."""
+        inbox = self.endpoint.inboxes.get((event.peer, event.family))
+        if inbox is None or Place(event.chan_epoch, event.seq) in inbox.poison:
+            return
+        self._journal(now_us, encode_event(event))
+        self._handle(now_us, event, None)
+
+    def _take_again(self, now_us: Micros, kept: Poisoned) -> None:
+        """Receive a kept frame once more, as what this version makes of it (P70).
+
+        What comes of it is an event of its own, so a fold by a later version does the same.
+        """
+        route = Route(
+            channel_topic(kept.peer, self.endpoint.name, kept.family),
+            kept.peer,
+            self.endpoint.name,
+            kept.family,
+            True,
+        )
+        sealed = read_sealed(kept.data)
+        try:
+            frame = self.read(sealed, kept.data, route)
+        except FramePoisoned as poison:
+            self.poison(now_us, poison.event)
+        else:
+            self.take(now_us, frame, kept.data, sealed.link())
 
     def _accuse(self, now_us: Micros, peer: NodeId, place: int, data: bytes) -> None:
         """Tell the node, once, with both frames: they are evidence (P64)."""
@@ -278,6 +312,15 @@ class Durable:
         elif type(event) is Envelope:
             self._hear(event, link)
         self._carry(memory.endpoint.handle(now_us, event), DELIVERY)
+        if type(event) is Envelope and event.family is Family.CONTROL:
+            self._trust_again(memory.endpoint.resumed)
+
+    def _trust_again(self, peer: NodeId | None) -> None:
+        """Go on with a peer from here: what it has contradicted itself in is forgotten (P66)."""
+        if peer is not None:
+            self._memory.accused.pop(peer, None)
+            for family in CHANNEL_FAMILIES:
+                self._memory.witnesses.pop(channel_topic(peer, self.endpoint.name, family), None)
 
     def _hear(self, frame: Envelope, link: Link | None) -> None:
         """Remember what a stream has said: its last number, or for a channel its links."""

@@ -49,4 +49,11 @@ class Forked(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     final_height: Height
 
 
-Effect: TypeAlias = Send | SetTimer | Forked
+@final
+class Refused(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """An operators' order cannot be carried out; `why` says what was expected and found (P70)."""
+
+    why: str
+
+
+Effect: TypeAlias = Send | SetTimer | Forked | Refused

@@ -7,8 +7,9 @@ message of a channel once and in order, whatever the network does.
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+from messaging.approvals import Approvals
 from messaging.channel import ChannelPolicy, Inbox, Life, Outbox
-from messaging.effects import Effect, Forked, Send, SetTimer
+from messaging.effects import Effect, Forked, Refused, Send, SetTimer
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.lineage import Place
 from messaging.link_control import (
@@ -19,7 +20,8 @@ from messaging.link_control import (
     ResyncTold,
 )
 from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
-from messaging.node import Event, Node, Restarted, TimerFired
+from messaging.node import Approved, Event, Node, PassedOver, Poisoned, Restarted, TimerFired
+from messaging.operator_orders import FrameNamed, OperatorOrdered, PeerNamed, Verb
 from messaging.units import Micros, NodeId
 
 Output: TypeAlias = Envelope | SetTimer
@@ -38,6 +40,9 @@ class Endpoint:
         node_epoch: which of the node's lives this is.
         unsynced: channels whose other end has not yet said that our state is whole (P19).
         stopped: why the node may not go on, if so; it answers nothing any more.
+        orders: what operators have ordered here (P70).
+        again: a kept frame that the last order wants decoded again, if it does.
+        resumed: the peer that it wants trusted again, if it does.
     """
 
     def __init__(self, node: Node, peers: Mapping[NodeId, ChannelPolicy]) -> None:
@@ -57,6 +62,9 @@ class Endpoint:
         self._asked_us = Micros(0)
         self.unsynced: dict[_ChannelKey, None] = {}
         self.stopped = ""
+        self.orders = Approvals()
+        self.again: Poisoned | None = None
+        self.resumed: NodeId | None = None
         self.observers: list[Observer] = []
 
     def __getstate__(self) -> dict[str, object]:
@@ -77,10 +85,14 @@ class Endpoint:
                 inbox = self.inboxes.get(key)
                 if inbox is not None:
                     return self._receive(now_us, event, key, inbox)
+                if type(event.message) is OperatorOrdered:
+                    return self._ordered(now_us, event.message, event.sender)
             elif type(event) is Restarted:
                 return self._restart(now_us, event)
             elif type(event) is TimerFired and event.name == TEND:
                 return self._tend(now_us)
+            elif type(event) is Poisoned:
+                return self._poisoned(now_us, event)
         effects = self._decide(now_us, event)
         if self.observers:
             self._tell(now_us, event, effects)
@@ -111,6 +123,77 @@ class Endpoint:
             out.append(self._arm(now_us))
         return out
 
+    def _poisoned(self, now_us: Micros, event: Poisoned) -> list[Output]:
+        """Stop the channel where a frame cannot be decoded (P69)."""
+        kept = self.inboxes[event.peer, event.family].keep_poison(event, now_us)
+        if kept and self.again is not None and event.data == self.again.data:
+            self.orders.amend(f"expected a frame that can be decoded now, found {event.why}")
+        return [] if self._tending else [self._arm(now_us)]
+
+    def _ordered(self, now_us: Micros, order: OperatorOrdered, operator: NodeId) -> list[Output]:
+        """Carry an order out once enough operators have given it, or say why not (P70)."""
+        self.again = self.resumed = None
+        operators = self.orders.take(order, operator, now_us)
+        if operators is None:
+            return []
+        if type(order.target) is FrameNamed:
+            passed: list[Envelope] = []
+            why = self._wrong_frame(order.verb, order.target)
+            if not why:
+                passed = self._free(now_us, order.verb, order.target)
+            self.orders.close(order, operators, now_us, why)
+            if why or order.verb in (Verb.RETRY, Verb.NILIFY):
+                return []
+            peer, family = order.target.peer, order.target.family
+            told = self._let_node(now_us, PassedOver(peer, family, order.target.seq))
+            return told + self._hand_on(now_us, passed)
+        self.orders.close(order, operators, now_us, "")
+        out = self._let_node(now_us, Approved(order, operators))
+        if type(order.target) is PeerNamed and not self.orders.outcomes[-1].why:
+            self.resumed = order.target.peer
+        return out
+
+    def _wrong_frame(self, verb: Verb, target: FrameNamed) -> str:
+        """Return why a verb cannot be carried out on a frame, or nothing."""
+        inbox = self.inboxes.get((target.peer, target.family))
+        if inbox is None:
+            return f"expected a channel to {self.name}, found {target.peer} {target.family}"
+        seq, where = target.seq, f"number {target.seq:,}"
+        poison = [place for place in inbox.poison if place.seq == seq]
+        if verb is Verb.RETRY:
+            return "" if poison else f"expected a frame that is kept, found none under {where}"
+        if verb is Verb.NILIFY:
+            held = poison or seq in inbox.parked
+            return "" if held else f"expected a frame that waits, found none under {where}"
+        if inbox.waits:
+            return "expected a channel that goes on, found one whose other end has not answered yet"
+        if seq != inbox.next_seq:
+            return f"expected the next number, {inbox.next_seq:,}, found {seq:,}"
+        here = Place(inbox.chan_epoch, seq) in inbox.poison
+        if verb is Verb.CLEAR:
+            return "" if here else f"expected a frame that is kept, found none under {where}"
+        if here:
+            return f"expected {where} to be missing, found its frame: clear takes it off"
+        # A number that its sender has not used yet would be lost when it is.
+        behind = inbox.seen > Place(inbox.chan_epoch, seq)
+        return "" if behind else f"expected frames behind {where}, found none: it may still come"
+
+    def _free(self, now_us: Micros, verb: Verb, target: FrameNamed) -> list[Envelope]:
+        """Take off what keeps a channel from going on; return the frames that follow."""
+        inbox = self.inboxes[target.peer, target.family]
+        if verb is Verb.CLEAR or verb is Verb.SKIP:
+            return inbox.pass_over(now_us)
+        forgotten = inbox.forget(target.seq)
+        if verb is Verb.RETRY and type(forgotten) is Poisoned:
+            self.again = forgotten
+        return []
+
+    def _let_node(self, now_us: Micros, event: Event) -> list[Output]:
+        effects = self._decide(now_us, event)
+        if self.observers:
+            self._tell(now_us, event, effects)
+        return self._wrap(now_us, effects)
+
     def _tell(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         for observe in self.observers:
             observe(now_us, event, effects)
@@ -121,6 +204,8 @@ class Endpoint:
         for effect in effects:
             if type(effect) is SetTimer:
                 out.append(effect)
+            elif type(effect) is Refused:
+                self.orders.amend(effect.why)
             elif type(effect) is Forked:
                 for family in CHANNEL_FAMILIES:
                     self._put(now_us, self._fork(effect, family), out)

@@ -40,6 +40,12 @@ class FrameRefused(OmnimarginError):
     exit_code = 2
 
 
+class OrderRefused(OmnimarginError):
+    """An operator's order that its node does not carry out. Nothing is changed (P70)."""
+
+    exit_code = 2
+
+
 class LogTorn(OmnimarginError):
     """A message log that is damaged or ends early.
 

@@ -1,5 +1,6 @@
 """What a field of a message may hold: no number beyond 63 bits, no long string, no long list."""
 
+from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta
@@ -36,3 +37,14 @@ Nonce: TypeAlias = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Epoch: TypeAlias = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 BlockHeight: TypeAlias = Annotated[Height, Meta(ge=0, le=INT_MAX)]
 ENTRIES_MAX = 512
+
+
+class Family(StrEnum):
+    """What a channel is about; each (sender, receiver, family) is one channel (P5)."""
+
+    MARGIN_STATE = "margin-state"
+    RESERVATION = "reservation"
+    LIQUIDATION = "liquidation"
+    PRICE = "price"
+    CONTROL = "control"
+    ORDER = "order"  # local to one chain: traders and their venue

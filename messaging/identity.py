@@ -96,11 +96,20 @@ def read_entry(data: bytes) -> tuple[Event, Link | None]:
     """
     if not data.startswith(_SEALED):
         return decode_event(data), None
+    sealed = read_sealed(data)
+    return decode_frame(sealed.frame), sealed.link()
+
+
+def read_sealed(data: bytes) -> Sealed:
+    """Return a sealed frame whose signature has been checked before.
+
+    Raises:
+        FrameRefused: it is none.
+    """
     try:
-        sealed = _decoder.decode(data)
+        return _decoder.decode(data)
     except (ValueError, RecursionError) as error:
         raise FrameRefused(f"expected a sealed frame, found {error}") from None
-    return decode_frame(sealed.frame), sealed.link()
 
 
 def domain_of(*parts: str) -> bytes:

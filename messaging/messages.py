@@ -30,22 +30,10 @@ from messaging.fields import (
     Symbol,
     Time,
 )
+from messaging.fields import Family as Family
 from messaging.link_control import Acknowledged, ResendRequested, ResyncAsked, ResyncTold
-from messaging.units import (
-    Ppm,
-)
-
-
-class Family(StrEnum):
-    """What a channel is about; each (sender, receiver, family) is one channel (P5)."""
-
-    MARGIN_STATE = "margin-state"
-    RESERVATION = "reservation"
-    LIQUIDATION = "liquidation"
-    PRICE = "price"
-    CONTROL = "control"
-    ORDER = "order"  # local to one chain: traders and their venue
-
+from messaging.operator_orders import OperatorOrdered
+from messaging.units import Ppm
 
 # The families that travel on channels, gap-free; the others are outdated by the next message.
 CHANNEL_FAMILIES = (Family.MARGIN_STATE, Family.RESERVATION, Family.LIQUIDATION)
@@ -420,10 +408,16 @@ class HaltReason(StrEnum):
 
 
 class SpokeHalted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="spoke_halted"):
-    """No new credit and no opening on this spoke until a person resumes it (P66). Hub to spoke."""
+    """No new credit and no opening on this spoke until people resume it (P66). Hub to spoke."""
 
     spoke: NodeName
     reason: HaltReason
+
+
+class SpokeResumed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="spoke_resumed"):
+    """People trust this spoke again: what `SpokeHalted` stopped goes on (P66). Hub to spoke."""
+
+    spoke: NodeName
 
 
 class HaltOrdered(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="halt_ordered"):
@@ -477,8 +471,10 @@ Message: TypeAlias = (
     | MarketMoved
     | OrderPlaced
     | SpokeHalted
+    | SpokeResumed
     | HaltOrdered
     | LinkChanged
+    | OperatorOrdered
     | Acknowledged
     | ResendRequested
     | ResyncAsked

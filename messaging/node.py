@@ -7,7 +7,8 @@ import msgspec
 
 from messaging.effects import Effect
 from messaging.envelope import Envelope
-from messaging.fields import NodeName, Nonce
+from messaging.fields import Count, Epoch, Family, NodeName, Nonce
+from messaging.operator_orders import OperatorOrdered
 from messaging.units import Micros, NodeId
 
 
@@ -39,7 +40,46 @@ class Contradicted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=T
     second: bytes
 
 
-Event: TypeAlias = Envelope | TimerFired | Contradicted | Restarted
+@final
+class Poisoned(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """A peer has signed a frame that cannot be decoded or breaks its schema (P69).
+
+    Attributes:
+        peer, family, seq, node_epoch, chan_epoch: its place, as it says.
+        data: the frame as it came, sealed.
+        why: what was expected and found.
+    """
+
+    peer: NodeName
+    family: Family
+    seq: Count
+    node_epoch: Epoch
+    chan_epoch: Epoch
+    data: bytes
+    why: str
+
+
+@final
+class PassedOver(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """Operators let a channel go on behind a number that has not been carried out (P70, P71)."""
+
+    peer: NodeName
+    family: Family
+    seq: Count
+
+
+@final
+class Approved(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """So many operators as it needs have given an order (P70)."""
+
+    order: OperatorOrdered
+    operators: tuple[NodeName, ...]
+
+
+# The last two are never in a journal: the endpoint makes them of what is.
+Event: TypeAlias = (
+    Envelope | TimerFired | Contradicted | Restarted | Poisoned | PassedOver | Approved
+)
 
 
 class Node(Protocol):

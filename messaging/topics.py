@@ -3,7 +3,7 @@
     from-<spoke>.<family>   spoke to hub      to-<spoke>.<family>   hub to spoke
     market.<spoke>          true prices       order.<spoke>         orders of traders
     price.oracle            prints            ctl.halt, ctl.relay   watchdog, operator
-    dlq.<node>              dead letters of a node
+    dlq.<node>              dead letters          ctl.<operator>.<node>   orders of an operator
 
 What travels between chains goes through the relay, which writes `delivered.<topic>`; the rest
 stays within one chain and is read where it was written.
@@ -15,7 +15,17 @@ from typing import NamedTuple
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
 from messaging.messages import CHANNEL_FAMILIES, Family
-from messaging.units import HUB, MARKET, MONITOR, OPERATOR, ORACLE, RELAY, TRADERS, NodeId
+from messaging.units import (
+    HUB,
+    MARKET,
+    MONITOR,
+    OPERATOR,
+    OPERATORS,
+    ORACLE,
+    RELAY,
+    TRADERS,
+    NodeId,
+)
 
 DELIVERED = "delivered."
 HALT_TOPIC = "ctl.halt"
@@ -63,8 +73,19 @@ def dead_letters(node: NodeId) -> str:
     return f"dlq.{node}"
 
 
+def order_route(operator: NodeId, node: NodeId) -> Route:
+    """Return the way that an operator's orders take to a node."""
+    return Route(order_topic(operator, node), operator, node, Family.CONTROL, False)
+
+
+def order_topic(operator: NodeId, node: NodeId) -> str:
+    """Name the topic of an operator's orders to a node."""
+    return f"ctl.{operator}.{node}"
+
+
 def routes(spokes: Iterable[NodeId]) -> tuple[Route, ...]:
     """Return every way a frame may take between a hub, these spokes and the world outside."""
+    spokes = tuple(spokes)
     found = [
         Route(f"price.{ORACLE}", ORACLE, HUB, Family.PRICE, True),
         Route(HALT_TOPIC, MONITOR, HUB, Family.CONTROL, False),
@@ -76,6 +97,7 @@ def routes(spokes: Iterable[NodeId]) -> tuple[Route, ...]:
         for family in CHANNEL_FAMILIES:
             for one, other in ((spoke, HUB), (HUB, spoke)):
                 found.append(Route(channel_topic(one, other, family), one, other, family, True))
+    found += [order_route(operator, node) for node in (HUB, *spokes) for operator in OPERATORS]
     return tuple(found)
 
 
@@ -93,4 +115,6 @@ def topic_of(frame: Envelope) -> str:
         return f"market.{receiver}" if sender == MARKET else f"price.{sender}"
     if family is Family.ORDER:
         return f"order.{receiver}"
+    if sender in OPERATORS:
+        return order_topic(sender, receiver)
     return HALT_TOPIC if receiver == HUB else LINK_TOPIC

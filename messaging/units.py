@@ -17,6 +17,7 @@ LiquidationId = NewType("LiquidationId", bytes)  # 16 bytes
 HUB = NodeId("hub")  # the one hub there is
 MARKET, ORACLE, TRADERS = NodeId("market"), NodeId("oracle"), NodeId("traders")  # the world outside
 RELAY, MONITOR, OPERATOR = NodeId("relay"), NodeId("monitor"), NodeId("operator")  # of a live stack
+OPERATORS = tuple(NodeId(f"operator-{n}") for n in (1, 2, 3))  # each has a key of his own (P70)
 
 Micros = NewType("Micros", int)  # a time or a span, whole microseconds
 Usd6 = NewType("Usd6", int)  # money, or the price of one unit, whole millionths of a dollar

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from messaging.effects import Effect, Send, SetTimer
+from messaging.effects import Effect, Refused, Send, SetTimer
 from messaging.envelope import Envelope
 from messaging.messages import (
     CHANNEL_FAMILIES,
@@ -21,9 +21,11 @@ from messaging.messages import (
     RevocationRequested,
     RowsAsked,
     SpokeHalted,
+    SpokeResumed,
     Watermark,
 )
-from messaging.node import Contradicted, Event, Restarted, TimerFired
+from messaging.node import Approved, Contradicted, Event, PassedOver, Restarted, TimerFired
+from messaging.operator_orders import PeerNamed
 from messaging.units import Micros
 from spokes import closing, digests, funding, orders, reservation, rollback
 from spokes.state import SpokePolicy, SpokeState, Waiting
@@ -61,8 +63,14 @@ class Spoke:
             self.state.life += 1
             return ()
         if type(event) is Contradicted:
-            self.state.halted = True  # who has granted twice may have granted anything
+            self.state.doubts = True  # who has granted twice may have granted anything
             return ()
+        if type(event) is PassedOver:
+            if event.family is Family.RESERVATION:
+                self.state.heard_seq = event.seq
+            return ()
+        if type(event) is Approved:
+            return self._resumed(event)
         assert type(event) is Envelope
         message = event.message
         if type(message) is MarketMoved:
@@ -111,8 +119,22 @@ class Spoke:
                 return digests.rows(spoke, buckets, now_us)
             case SpokeHalted():
                 spoke.halted = True
+            case SpokeResumed():
+                spoke.halted = False
             case _:
                 raise AssertionError(f"{event!r} is not for {self.name}")
+        return []
+
+    def _resumed(self, approved: Approved) -> list[Effect]:
+        """Trust the hub again; all else that operators may order is for the hub (P66, P70)."""
+        order = approved.order
+        if type(order.target) is not PeerNamed:
+            return [
+                Refused(f"expected an order for a spoke, found {order.verb}, which is the hub's")
+            ]
+        if order.target.peer != self._policy.hub or not self.state.doubts:
+            return [Refused(f"expected a peer that is not trusted, found {order.target.peer}")]
+        self.state.doubts = False
         return []
 
     def _granted(self, now_us: Micros, grant: ReservationGranted, chain_us: Micros) -> list[Effect]:

@@ -38,7 +38,9 @@ def execute(spoke: SpokeState, waiting: Waiting, now_us: Micros) -> list[Effect]
 
 def may_open(spoke: SpokeState, account: AccountId) -> bool:
     """Tell whether the hub lets the account raise its risk here (P66, P79)."""
-    if spoke.halted or spoke.status.get(account, (0, MarginStatus.OPEN))[1] != MarginStatus.OPEN:
+    if spoke.halted or spoke.doubts:
+        return False
+    if spoke.status.get(account, (0, MarginStatus.OPEN))[1] != MarginStatus.OPEN:
         return False
     return all(spoke.orders[liq_id].command.account != account for liq_id in spoke.live)
 

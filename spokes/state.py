@@ -109,7 +109,7 @@ class SpokeState:
         status: what the hub lets an account do, with the version that said so.
         touched: accounts to report in this block.
         prices_usd6, depth_ppm: the venue's market, from the scenario's first tick on.
-        halted: the hub has stopped this spoke.
+        halted: the hub has stopped this spoke. doubts: the hub has contradicted itself.
         life: how often the node has started; ids_made: reservations asked for, ever.
         changed_rids: reservations that the event under way has changed.
         filled: liquidations that it has traded for.
@@ -137,7 +137,7 @@ class SpokeState:
         self.touched: dict[AccountId, None] = {}
         self.prices_usd6: Sequence[Usd6] = ()
         self.depth_ppm = Ppm(1_000_000)
-        self.halted = False
+        self.halted = self.doubts = False
         self.life = 1
         self.ids_made = 0
         self.changed_rids: dict[ReservationId, None] = {}

@@ -33,14 +33,17 @@ log = structlog.get_logger()
 
 
 class Herald:
-    """Publishes HALT. Each spoke is named once; a restart goes on where the topic ends.
+    """Publishes HALT; a restart goes on where the topic ends.
+
+    Each spoke is named once until people resume it, and no finding is published twice.
 
     Attributes:
-        halted: spokes named so far.
+        halted: spokes named so far, but for those that people have resumed.
     """
 
     def __init__(self, connection: Connection, signer: Signer, clock: Clock) -> None:
         self.halted: dict[NodeId, str] = {}
+        self._said: set[str] = set()
         self._connection = connection
         self._signer = signer
         self._clock = clock
@@ -74,15 +77,16 @@ class Herald:
             return  # somebody else's; the hub refuses it too
         if isinstance(frame.message, HaltOrdered) and frame.seq > self._seq:
             self._seq, self._before = frame.seq, sealed.digest()
+            self._said.add(frame.message.finding)
             for spoke in frame.message.spokes:
                 self.halted.setdefault(spoke, frame.message.finding)
 
     async def publish(self, finding: Finding) -> None:
         """Order a HALT of the spokes that a finding names, if it is news for one of them."""
         fresh = tuple(spoke for spoke in finding.spokes if spoke not in self.halted)
-        if not fresh:
-            return
         text = f"{finding.rule}: {finding.text}"[:FINDING_CHARACTERS_MAX]
+        if not fresh or text in self._said:
+            return
         frame = Envelope(
             MONITOR,
             HUB,
@@ -97,6 +101,7 @@ class Herald:
         sealed, digest = self._signer.seal(encode_frame(frame), self._before)
         await self._send(sealed)
         self._seq, self._before = frame.seq, digest
+        self._said.add(text)
         self.halted |= dict.fromkeys(fresh, text)
         log.warning("halt", spokes=fresh, finding=text, seq=frame.seq)
 
@@ -170,6 +175,10 @@ class Judge:
 
     async def _publish(self) -> None:
         findings = self._books.findings
+        for spoke, heard in self._books.heard.items():
+            if heard.resumed:
+                heard.resumed = False
+                self._herald.halted.pop(spoke, None)
         while self._published < len(findings):
             finding = findings[self._published]
             self._published += 1

@@ -23,6 +23,7 @@ class Heard:
         final_us: largest chain time of a `reservation` watermark in a final block.
         covered: largest block of a `margin-state` watermark that is final.
         halted: the hub has said that it stopped the spoke.
+        resumed: it has said that people resumed it, and nobody has taken note yet.
     """
 
     def __init__(self, spoke: NodeId, docket: Docket) -> None:
@@ -30,7 +31,7 @@ class Heard:
         self.final_heights = dict.fromkeys(CHANNEL_FAMILIES, -1)
         self.final_us = -1
         self.covered = -1
-        self.halted = False
+        self.halted = self.resumed = False
         self._docket = docket
         self._heights = dict.fromkeys(CHANNEL_FAMILIES, 0)
         self._marked_us = dict.fromkeys(CHANNEL_FAMILIES, 0)

@@ -26,6 +26,7 @@ from messaging.messages import (
     ReservationRenewed,
     ReservationRequested,
     SpokeHalted,
+    SpokeResumed,
 )
 from messaging.units import AccountId, NodeId, ReservationId, Usd6
 
@@ -178,6 +179,8 @@ class Lines:
                     self._docket.doubt("W11", spoke, line.name, check, by_hub=True)
             case SpokeHalted():
                 self._heard[spoke].halted = True
+            case SpokeResumed():
+                self._heard[spoke].halted, self._heard[spoke].resumed = False, True
 
     def _granted(self, line: Line, grant: ReservationGranted, sent_us: int) -> None:
         if line.granted is not None:

@@ -1,4 +1,4 @@
-"""The commands of the live stack: up, down, status, prepare, link."""
+"""The commands of the live stack: up, down, status, prepare, link, operate."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from lab import running
-from lab.stack import folders, register, table
+from lab.stack import folders, operate, register, table
 from lab.stack.down import take_down
 from lab.stack.journals import Journals, verify
 from lab.stack.link import change_link
@@ -68,6 +68,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("status")(status_command)
     app.command("link", epilog=_LINK_EXAMPLES)(link_command)
     app.command("prepare")(prepare_command)
+    app.add_typer(operate.app, name="operate")
 
 
 def up_command(

@@ -15,7 +15,8 @@ from lab.scenario import Scenario
 from messaging.drivers.client import Connection
 from messaging.errors import InputRefused
 from messaging.identity import domain_of
-from messaging.units import HUB, Micros, NodeId
+from messaging.operator_orders import OperatorOrdered
+from messaging.units import HUB, OPERATORS, Micros, NodeId
 
 PLAN = "plan.json"
 SCENARIO = "scenario.msgpack"
@@ -67,7 +68,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def principal_of(role: str) -> str:
     """Name the broker's principal of a process: spoke-base for base, else its role."""
-    return role if role in (HUB, WORLD, "relay", "monitor", "operator") else f"spoke-{role}"
+    ours = (HUB, WORLD, "relay", "monitor", "operator", *OPERATORS)
+    return role if role in ours else f"spoke-{role}"
 
 
 class State(StrEnum):
@@ -80,6 +82,36 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
+class Waits(msgspec.Struct, frozen=True):
+    """An order that more operators must give, and who has given it."""
+
+    order: OperatorOrdered
+    operators: tuple[str, ...]
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """An order that a node has decided; `why` says why it was refused, empty if it was not."""
+
+    order: OperatorOrdered
+    operators: tuple[str, ...]
+    why: str
+
+
+class Matters(msgspec.Struct, frozen=True, kw_only=True):
+    """What at a node is for people (P69, P70).
+
+    Attributes:
+        stopped: channels that stand at a frame which cannot be read.
+        halted: who is not trusted, or frees nothing, and why.
+        waiting, ended: orders of operators; of those that are decided the newest.
+    """
+
+    stopped: tuple[str, ...] = ()
+    halted: tuple[str, ...] = ()
+    waiting: tuple[Waits, ...] = ()
+    ended: tuple[Ended, ...] = ()
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What a process says of itself, about once a second.
 
@@ -90,6 +122,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         refused: frames sent to the dead letters.
         recovery_ms: from start of the process to its first new event.
         note: one line for people, such as why it waits.
+        matters: what waits for people.
     """
 
     role: NodeId
@@ -101,6 +134,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     recovery_ms: int = 0
     note: str = ""
+    matters: Matters = Matters()
 
 
 def write_plan(folder: Path, plan: Plan, scenario: Scenario) -> None:

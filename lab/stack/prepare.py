@@ -36,7 +36,17 @@ from lab.stack.topics import create_topics
 from lab.world import build, names_of
 from messaging.errors import InputRefused
 from messaging.identity import write_keys
-from messaging.units import HUB, MARKET, MONITOR, OPERATOR, ORACLE, RELAY, TRADERS, NodeId
+from messaging.units import (
+    HUB,
+    MARKET,
+    MONITOR,
+    OPERATOR,
+    OPERATORS,
+    ORACLE,
+    RELAY,
+    TRADERS,
+    NodeId,
+)
 
 DEFAULT = Path("scenarios/live.toml")
 SPEED, SPEED_MIN, SPEED_MAX = 60.0, 0.001, 100_000.0
@@ -258,7 +268,8 @@ def _check_folder(folder: Path) -> None:
 
 def nodes_of(scenario: Scenario) -> tuple[NodeId, ...]:
     """Return all that have a key."""
-    return (HUB, *names_of(scenario), MARKET, ORACLE, TRADERS, MONITOR, OPERATOR, RELAY)
+    people = (MONITOR, OPERATOR, *OPERATORS)
+    return (HUB, *names_of(scenario), MARKET, ORACLE, TRADERS, *people, RELAY)
 
 
 def roles_of(scenario: Scenario) -> tuple[str, ...]:

@@ -24,11 +24,13 @@ import uvloop
 from lab import reading, ways, world
 from lab.scenario import Scenario
 from lab.stack.journals import endpoint_of
+from lab.stack.matters import matters_of
 from lab.stack.outside import Outside
 from lab.stack.plan import (
     KEYS,
     STATUS,
     WORLD,
+    Matters,
     Plan,
     State,
     Status,
@@ -44,7 +46,17 @@ from messaging.errors import OmnimarginError
 from messaging.identity import read_signer, read_verifier
 from messaging.store import Store
 from messaging.topics import routes
-from messaging.units import HUB, MARKET, ORACLE, RELAY, TRADERS, Micros, NodeId
+from messaging.units import (
+    HUB,
+    MARKET,
+    MONITOR,
+    OPERATORS,
+    ORACLE,
+    RELAY,
+    TRADERS,
+    Micros,
+    NodeId,
+)
 
 TELL_S = 0.5
 log = structlog.get_logger()
@@ -90,14 +102,16 @@ def node(folder: Path, plan: Plan, scenario: Scenario, store: Store, name: NodeI
     endpoint = endpoint_of(scenario, name)
     durable = Durable(endpoint, store, read_signer(folder / KEYS, name, plan.domain))
     settle_us = None if plan.settle_ms < 0 else Micros(int(plan.settle_ms * 1_000 * plan.speed))
-    everyone = (MARKET, ORACLE, TRADERS, *names, HUB)
+    people = (*reversed(OPERATORS), MONITOR)  # before the others, in whatever order
+    everyone = (*people, MARKET, ORACLE, TRADERS, *names, HUB)
+    ranks = {who: rank for rank, who in enumerate(everyone, start=-len(people))}
     return KafkaNode(
         durable,
         store,
         routes(names),
         connection=plan.connection(folder, principal_of(name)),
         verifier=read_verifier(folder / KEYS, plan.domain),
-        ranks={who: rank for rank, who in enumerate(everyone)} | {NodeId("monitor"): -1},
+        ranks=ranks,
         clock=Clock(plan.epoch_ns, plan.speed),
         until_us=reading.duration_us(scenario),
         settle_us=settle_us,
@@ -131,8 +145,11 @@ def outside(folder: Path, plan: Plan, scenario: Scenario, store: Store) -> Outsi
 class Teller:
     """Writes a process's word on itself, not too often."""
 
-    def __init__(self, folder: Path, role: NodeId, started_ns: int) -> None:
+    def __init__(
+        self, folder: Path, role: NodeId, started_ns: int, matters: Callable[[], Matters]
+    ) -> None:
         self._folder = folder
+        self._matters = matters
         self._role = role
         self._started_ns = started_ns
         self._told_s = 0.0
@@ -158,6 +175,7 @@ class Teller:
             refused=runs.refused,
             recovery_ms=self._recovery_ms,
             note=runs.note,
+            matters=self._matters(),
         )
         try:
             write_status(self._folder, status)
@@ -203,8 +221,13 @@ def run(role: NodeId, folder: Path, started_ns: int) -> None:
             runs = node(folder, plan, scenario, store, role)
         collect_rarely()
         log.info("started", at_us=runs.at_us, events=runs.events)
-        served: Awaitable[None] = _serve(runs, Teller(folder, role, started_ns))
+        teller = Teller(folder, role, started_ns, lambda: _matters(runs))
+        served: Awaitable[None] = _serve(runs, teller)
         uvloop.run(served)  # type: ignore[arg-type]
+
+
+def _matters(runs: Runs) -> Matters:
+    return matters_of(runs.endpoint) if isinstance(runs, KafkaNode) else Matters()
 
 
 def collect_rarely() -> None:

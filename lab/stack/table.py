@@ -54,6 +54,7 @@ def body(view: View) -> Iterable[RenderableType]:
         yield spokes(view)
         yield Text(system_line(view), style="bold red" if alarms(view) else "")
         yield from (Text(finding, style="red", overflow="ellipsis") for finding in alarms(view))
+    yield from (Text(one, style="bold red", overflow="fold") for one in view.matters)
 
 
 def clock_line(view: View) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from lab.reading import duration_us
 from lab.scenario import Scenario
+from lab.stack import matters
 from lab.stack.plan import STATUS, Plan, State, Status, read_status
 from lab.stack.prepare import BROKER
 from lab.stack.register import Process, alive
@@ -50,6 +51,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         at_us: scenario time by the wall clock, or how far the processes came.
         figures: what the monitor serves; empty if it does not.
         notes: newest lines about the stack itself.
+        matters: what waits for people, a line each.
     """
 
     title: str
@@ -62,6 +64,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     spokes: tuple[str, ...]
     figures: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    matters: tuple[str, ...] = ()
 
 
 def gather(
@@ -90,7 +93,15 @@ def gather(
         spokes=names_of(scenario),
         figures=ask_monitor(plan.monitor_port) if runs else {},
         notes=notes,
+        matters=tuple(_matters(folder, rows)),
     )
+
+
+def _matters(folder: Path, rows: Iterable[Row]) -> Iterable[str]:
+    for row in rows:
+        word = read_status(folder, row.role)
+        if word is not None:
+            yield from matters.lines(word)
 
 
 def by_their_word(folder: Path, roles: Iterable[str]) -> tuple[Process, ...]:

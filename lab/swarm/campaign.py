@@ -53,6 +53,7 @@ REQUIRED = (
     *("reorg", "reorg before the frames below"),  # F8
     *("outlier", "stale"),  # F9
     *("forge", "said two things", "SpokeHalted: equivocated"),  # F10
+    *("poison then retry", "WRITE_OFF", "skip, releases frozen", "resumed"),  # F11
     *("lost last commit", "lost backup", "doubled", "restored", "stopped"),  # F5, F6
     *("ReservationGranted", "ReservationRenewed", "RevocationRequested", "CreditUsed"),
     *("ReservationGranted when closed", "ReservationRenewed when closed", "asked again"),

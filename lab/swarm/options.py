@@ -24,7 +24,7 @@ FAULTS = {
     "death": "F5", "pause": "F5", "crash_loop": "F5",
     "twin": "F5", "lost_commit": "F6", "backup": "F6",
     "skew": "F7", "halt": "F8", "reorg": "F8", "outlier": "F9", "stale": "F9",
-    "forge": "F10", "spam": "F10",
+    "forge": "F10", "spam": "F10", "operator": "F11",
     "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
 }  # fmt: skip
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
@@ -189,9 +189,10 @@ def scenario_of(options: Options) -> Scenario:
 
 
 def _digest_s(options: Options) -> float:
+    """Return how often spokes tell a digest; where some lie in it or people skip, they must."""
     drawn_s = Draws(options.seed, "world/digest").choice([0.0, 15.0, 40.0])
     lied = options.liar is not None and options.lie in (Lie.DIGEST, Lie.DENIAL)
-    return drawn_s or 15.0 * lied  # there must be something to lie in
+    return drawn_s or 15.0 * (lied or "operator" in options.faults)
 
 
 def _reorgs(options: Options, number: int, spoke: dict[str, Any]) -> list[dict[str, Any]]:

@@ -39,11 +39,15 @@ def check(
     """
     state = hub.state
     by_name = {spoke.name: spoke for spoke in spokes if spoke.name not in liars}
+    written_off_usd6 = dict.fromkeys(by_name, 0)
     for known in state.reservations.values():
         if known.spoke in liars:
             continue
         _need("E2", not known.open, f"{known.rid.hex()} is still {known.state} at the hub")
         credit = by_name[known.spoke].state.credits.get(known.rid)
+        if known.written_off:
+            written_off_usd6[known.spoke] += known.encumbered_usd6
+            continue  # it stays encumbered, whatever the spoke has used (P40)
         settled = known.carried or known.state is not State.SETTLED
         _need("E4", settled, f"{known.rid.hex()}: the positions do not carry its use")
         if credit is not None:
@@ -61,7 +65,8 @@ def check(
         if zone.name in liars:
             continue
         _need("E5", not zone.overdue, f"{zone.name} is overdue with {len(zone.overdue)}")
-        _need("E4", not zone.encumbered_usd6, f"{zone.encumbered_usd6:,} still encumbered")
+        left_usd6 = zone.encumbered_usd6 - written_off_usd6[zone.name]
+        _need("E4", not left_usd6, f"{left_usd6:,} still encumbered")
     for endpoint in endpoints:
         for (peer, family), outbox in endpoint.outboxes.items():
             if endpoint.name in liars or peer in liars:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -17,6 +17,7 @@ from lab.swarm.draws import Draws
 from lab.swarm.fates import Fates
 from lab.swarm.keyed import Seals, impostor_of, signer_of, verifier_of
 from lab.swarm.options import Options, drain_s, scenario_of
+from lab.swarm.people import People
 from lab.swarm.published import Published
 from lab.swarm.rarities import Greedy, Impatient, narrow
 from lab.swarm.reached import Reached, spoken
@@ -30,15 +31,26 @@ from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated, OmnimarginError, ReplayDiverged
 from messaging.identity import NO_DIGEST
 from messaging.node import Event, TimerFired
+from messaging.poison import read_frame
 from messaging.topics import routes, topic_of
-from messaging.units import HUB, MARKET, ORACLE, SECOND_US, TRADERS, Micros, NodeId
+from messaging.units import (
+    HUB,
+    MARKET,
+    MONITOR,
+    OPERATORS,
+    ORACLE,
+    SECOND_US,
+    TRADERS,
+    Micros,
+    NodeId,
+)
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
 
 STRANGER = NodeId("stranger")
 EVENTS_MAX = 200_000
 NEWEST = 40  # events shown with a finding
-LOOK_EVERY = 30  # rounds
+LOOK_EVERY, SEEN_EVERY = 30, 10  # rounds between two looks, and two of people
 ASKED_EVERY = 300  # rounds between two questions about INV8 and INV9
 
 
@@ -90,7 +102,7 @@ class Trial:
         struck = self._reached.struck
         self._fates = Fates(options, (*names, HUB), struck)
         seals = seals or (Seals.REAL if options.real_signatures else Seals.KEYED)
-        everyone = (HUB, *names, MARKET, ORACLE, TRADERS)
+        everyone = (HUB, *names, MARKET, ORACLE, TRADERS, MONITOR, *OPERATORS)
         signers = {name: signer_of(name, seals) for name in everyone}
         verifier = verifier_of({name: signers[name].public for name in everyone}, seals)
         self._signers = signers
@@ -102,13 +114,21 @@ class Trial:
         self._turns = sorted([*_halts(scenario), *((at_us, "F7") for at_us in self._fates.jumps())])
         self._newest: deque[tuple[Micros, NodeId, Event]] = deque(maxlen=NEWEST)
 
-        self._processes = [
+        self._processes: list[Process] = []
+        operated = "operator" in options.faults
+        self._people = (
+            People(options, self._processes, signers.__getitem__, self._put, struck)
+            if operated
+            else None
+        )
+        self._processes += [
             Process(
                 maker(options, scenario, name),
                 signers[name],
                 verifier,
                 batch=options.batch,
                 snapshot_events=options.snapshot_events,
+                read=read_frame if self._people is None else self._people.read,
             )
             for name in (*names, HUB)
         ]
@@ -118,7 +138,9 @@ class Trial:
         spokes = tuple(node for node in nodes if isinstance(node, Spoke))
         liars, flawed = lies.told_by(options)
         self._checker = (
-            Checker(hub, spokes, (), deposits, liars=liars, flawed=flawed) if checks else None
+            Checker(hub, spokes, (), deposits, liars=liars, flawed=flawed, operators=operated)
+            if checks
+            else None
         )
         audited = checks and options.audited
         self._published = Published(self._wire, self._processes) if audited else None
@@ -140,7 +162,12 @@ class Trial:
         if restored and self._published is not None:
             self._published.leave_out(endpoint.name)
         self._reached.watch(endpoint)
+        if self._people is not None:
+            self._people.watch(endpoint)
         endpoint.observers.append(partial(self._note, endpoint.name))
+
+    def _put(self, parcels: Iterable[Parcel]) -> None:
+        self.driver.put(parcels)
 
     def _note(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         """Keep the newest events for a finding; see that prints are the oracle's."""
@@ -182,6 +209,8 @@ class Trial:
         try:
             self._phase(self._safety_us, until_event)
             self._wire.healed = self._fates.healed = True
+            if self._people is not None:
+                self._people.healed = True
             self.driver.rouse()
             drain_us = int(drain_s(self.options) * SECOND_US)
             self._phase(Micros(self._until_us - drain_us), until_event)
@@ -212,12 +241,15 @@ class Trial:
         ends = Counter(f"stopped: {why.split(': ')[-1]}" for why in self.driver.stopped.values())
         if self.options.liar is not None:
             ends[f"lied: {self.options.lie}"] += 1
-        return ends + self.counts + self._reached.counts + self.driver.counts + self._wire.counts
+        by_people = Counter[str]() if self._people is None else self._people.counts
+        of_faults = self._wire.counts + by_people
+        return ends + self.counts + self._reached.counts + self.driver.counts + of_faults
 
     def _goes_on_alone(self) -> bool:
         """Tell whether all can come to rest without a person (P60, P65)."""
         doubled = self.driver.counts["doubled"]
-        return not (self.driver.stopped or doubled)
+        passed_over = self._people is not None and self._people.counts["skip, releases frozen"]
+        return not (self.driver.stopped or doubled or passed_over)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the nodes as they are, or as their stores give them."""
@@ -247,6 +279,8 @@ class Trial:
                 break
             while turns and turns[0][0] <= now_us:
                 self._reached.struck(turns.pop(0)[1])
+            if self._people is not None and rounds % SEEN_EVERY == 0:
+                self._people.look(now_us)
             if rounds % LOOK_EVERY == 0:
                 self._look(ask=audited and rounds % ASKED_EVERY == 0)
 

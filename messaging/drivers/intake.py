@@ -15,13 +15,14 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from messaging.codec import decode_frame
 from messaging.drivers import reader
 from messaging.drivers.clock import Clock
 from messaging.durable import AT, DELIVERY, read_order
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost
 from messaging.identity import SEALED_BYTES_MAX, Link, Verifier
+from messaging.node import Poisoned
+from messaging.poison import FramePoisoned, Reader, read_frame
 from messaging.topics import Route
 from messaging.units import Micros, NodeId
 
@@ -59,7 +60,12 @@ class Stream:
         return next(iter(self.waiting), self.read)
 
     def check(
-        self, records: Sequence[ConsumerRecord], verifier: Verifier, rank: int, clock: Clock
+        self,
+        records: Sequence[ConsumerRecord],
+        verifier: Verifier,
+        rank: int,
+        clock: Clock,
+        read: Reader = read_frame,
     ) -> Iterator["Arrival"]:
         """Yield records, checked; from now on they wait."""
         now_us = clock.now_us()
@@ -71,10 +77,11 @@ class Stream:
             try:
                 if isinstance(sealed, FrameRefused):
                     raise sealed
-                frame = decode_frame(sealed.frame)
-                self.route.check(frame)
+                frame = read(sealed, value, self.route)
             except FrameRefused as error:
-                yield self._refused(offset, rank, value, str(error))
+                refused = self._refused(offset, rank, value, str(error))
+                poison = error.event if isinstance(error, FramePoisoned) else None
+                yield refused._replace(poison=poison)
                 continue
             order = read_order(headers, frame)
             due_us = Micros(min(_number(headers.get(AT), frame.sent_us), now_us))
@@ -111,6 +118,7 @@ class Arrival(NamedTuple):
         frame, data: the frame, and the bytes as they came; None if it is refused.
         why: why it is refused, with where it stood, for the dead letters.
         link: what ties the frame into its stream; None if it is refused.
+        poison: what it is if its sender has signed it and it cannot be read.
     """
 
     place: Place
@@ -120,6 +128,7 @@ class Arrival(NamedTuple):
     data: bytes
     why: Mapping[str, str]
     link: Link | None = None
+    poison: Poisoned | None = None
 
 
 class Intake:
@@ -136,6 +145,7 @@ class Intake:
         verifier: Verifier,
         ranks: Mapping[NodeId, int],
         clock: Clock,
+        read: Reader = read_frame,
     ) -> None:
         self.streams = {stream.partition: stream for stream in streams}
         self.waiting: list[Arrival] = []
@@ -143,6 +153,7 @@ class Intake:
         self._verifier = verifier
         self._ranks = ranks
         self._clock = clock
+        self._read = read
         self._began_s = time.time()
         self._why = ""
         consumer.assign(list(self.streams))
@@ -174,7 +185,7 @@ class Intake:
     def _take_in(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
         stream = self.streams[partition]
         rank = self._ranks[stream.route.sender]
-        for arrival in stream.check(records, self._verifier, rank, self._clock):
+        for arrival in stream.check(records, self._verifier, rank, self._clock, self._read):
             heapq.heappush(self.waiting, arrival)
         if len(stream.waiting) > WAITING_MAX and not stream.paused:
             self._consumer.pause(partition)

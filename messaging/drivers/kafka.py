@@ -17,8 +17,10 @@ from messaging.drivers.clock import Clock
 from messaging.drivers.intake import Arrival, Intake, Stream
 from messaging.drivers.publisher import Publisher
 from messaging.durable import Durable
+from messaging.endpoint import Endpoint
 from messaging.errors import StateLost
 from messaging.identity import Verifier
+from messaging.operator_orders import brief
 from messaging.store import Store
 from messaging.topics import Route
 from messaging.units import Micros, NodeId
@@ -73,8 +75,14 @@ class KafkaNode:
         self._publisher.put(durable.unpublished())
         self._nonce = nonce
         self._silence = ""
+        self._said = durable.endpoint.orders.ended  # orders that are in the log
         self.taken = self.late = self.refused = 0
         self.complete = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Return the node behind its channels, as it is now."""
+        return self._durable.endpoint
 
     @property
     def at_us(self) -> Micros:
@@ -130,7 +138,9 @@ class KafkaNode:
     ) -> None:
         cursors = self._store.cursors()
         streams = [Stream(route, cursors.get(route.read_from, 0)) for route in self._routes]
-        intake = Intake(consumer, streams, self._verifier, self._ranks, self._clock)
+        intake = Intake(
+            consumer, streams, self._verifier, self._ranks, self._clock, self._durable.read
+        )
         if self._nonce:
             self._durable.restart(self.at_us, self._nonce)
             self._commit(intake)
@@ -163,6 +173,20 @@ class KafkaNode:
         if self._durable.endpoint.stopped:
             raise StateLost(self._durable.endpoint.stopped)
         self._publisher.put(rows)
+        self._say_orders()
+
+    def _say_orders(self) -> None:
+        """Log what has become of operators' orders since the last time."""
+        orders = self._durable.endpoint.orders
+        fresh = min(orders.ended - self._said, len(orders.outcomes))
+        for outcome in list(orders.outcomes)[len(orders.outcomes) - fresh :]:
+            order, operators = brief(outcome.order), outcome.operators
+            reason = outcome.order.reason
+            if outcome.why:
+                log.error("order_refused", order=order, operators=operators, why=outcome.why)
+            else:
+                log.warning("order_done", order=order, operators=operators, reason=reason)
+        self._said = orders.ended
 
     def _frontier_us(self, intake: Intake) -> Micros:
         """Return the time up to which nothing that is not here yet can be due."""
@@ -195,6 +219,9 @@ class KafkaNode:
             self.refused += 1
             log.warning("refused", **arrival.why)
             durable.refuse(arrival.data, arrival.why)
+            if arrival.poison is not None:
+                log.error("poison", **arrival.why)
+                durable.poison(durable.at_us, arrival.poison)
             return
         if durable.is_repeat(stream.route, arrival.frame):
             return

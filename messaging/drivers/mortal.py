@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
-from messaging.codec import decode_frame, encode_event
+from messaging.codec import encode_event
 from messaging.drivers.process import NEVER_US, Death, Loss, Parcel, Point, Process
 from messaging.durable import Durable
 from messaging.endpoint import Endpoint
 from messaging.errors import FrameRefused, ReplayDiverged
 from messaging.memory import MemoryStore
 from messaging.node import Restarted, TimerFired
+from messaging.poison import FramePoisoned
 from messaging.store import Row
 from messaging.topics import Route
 from messaging.units import Micros, NodeId
@@ -254,11 +255,12 @@ class MortalDriver:
         route, durable = parcel.route, process.durable
         try:
             sealed, link = process.verifier.open_linked(parcel.data, route.sender)
-            frame = decode_frame(sealed.frame)
-            route.check(frame)
+            frame = durable.read(sealed, parcel.data, route)
         except FrameRefused as error:
             self.counts[f"refused: {_kind(error)}"] += 1
             durable.refuse(parcel.data, {"why": str(error)[:100]})
+            if isinstance(error, FramePoisoned):
+                durable.poison(now_us, error.event)
             return
         if durable.is_repeat(route, frame):
             return

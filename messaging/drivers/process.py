@@ -13,6 +13,7 @@ from messaging.durable import Durable
 from messaging.endpoint import Endpoint
 from messaging.identity import Signer, Verifier
 from messaging.memory import MemoryStore
+from messaging.poison import Reader, read_frame
 from messaging.topics import Route
 from messaging.units import Micros
 
@@ -89,11 +90,13 @@ class Process:
         *,
         batch: int,
         snapshot_events: int,
+        read: Reader = read_frame,
     ) -> None:
-        """`batch` is the most events of one commit."""
+        """`batch` is the most events of one commit; `read` is how it reads frames."""
         self._make = make
         self._signer = signer
         self._snapshot_events = snapshot_events
+        self._read = read
         self.verifier = verifier
         self.batch = batch
         self.store = MemoryStore()
@@ -141,6 +144,7 @@ class Process:
             self.verifier,
             batch=self.batch,
             snapshot_events=self._snapshot_events,
+            read=self._read,
         )
         other.number = number
         other.store, other.restored = self.store.copy(), True
@@ -153,5 +157,9 @@ class Process:
     def fold(self) -> Durable:
         """Return the node as a new process finds it."""
         return Durable(
-            self._make(), self.store, self._signer, snapshot_events=self._snapshot_events
+            self._make(),
+            self.store,
+            self._signer,
+            snapshot_events=self._snapshot_events,
+            read=self._read,
         )

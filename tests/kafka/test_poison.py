@@ -36,8 +36,20 @@ from messaging.messages import (
     OrderPlaced,
     PricePublished,
 )
+from messaging.operator_orders import OperatorOrdered, PeerNamed, Verb
 from messaging.topics import HALT_TOPIC, LINK_TOPIC, Route, dead_letters, routes
-from messaging.units import HUB, RELAY, AccountId, Asset, Micros, NodeId, Ppm, Qty8, Usd6
+from messaging.units import (
+    HUB,
+    OPERATORS,
+    RELAY,
+    AccountId,
+    Asset,
+    Micros,
+    NodeId,
+    Ppm,
+    Qty8,
+    Usd6,
+)
 from tests.kafka import records
 from tests.kafka.stack import BUSY, Stack, scenario
 
@@ -77,6 +89,10 @@ def harmful(route: Route) -> Message:
     """Return a message that would do harm on this topic."""
     if route.topic == HALT_TOPIC:
         return HaltOrdered(spokes=(BASE,), finding="forged")
+    if route.sender in OPERATORS:
+        target = PeerNamed(peer=BASE)
+        order_id = bytes(8)
+        return OperatorOrdered(order_id=order_id, verb=Verb.RESUME, target=target, reason="forged")
     if route.topic == LINK_TOPIC:
         return LinkChanged(source=BASE, target=HUB, latency="constant:900s")
     if route.family is Family.ORDER:
@@ -90,9 +106,9 @@ def harmful(route: Route) -> Message:
     return Acknowledged()
 
 
-def frame(route: Route, receiver: NodeId | None = None) -> bytes:
+def frame(route: Route, receiver: NodeId | None = None, seq: int = FAR) -> bytes:
     to = receiver or route.receiver
-    head = route.sender, to, route.family, FAR, 0, Micros(1), NO_HEIGHT, NO_HEIGHT
+    head = route.sender, to, route.family, seq, 0, Micros(1), NO_HEIGHT, NO_HEIGHT
     return encode_frame(Envelope(*head, harmful(route)))
 
 
@@ -107,8 +123,9 @@ def poison(stack: Stack, route: Route) -> dict[str, bytes]:
     forged = msgspec.structs.replace(
         _sealed.decode(sealed), signature=_sealed.decode(other.seal(good, NO_DIGEST)[0]).signature
     )
-    unknown = good.replace(b"\xa4type\xac", b"\xa4type\xad").replace(b"\xa4type", b"\xa4kind")
-    assert unknown != good
+    outside = frame(route, seq=0)  # with a number it would stop its channel for good (P69)
+    unknown = outside.replace(b"\xa4type", b"\xa4kind")
+    assert unknown != outside
     return {
         "nothing": b"",
         "garbage": random.Random(route.topic).randbytes(300),

@@ -14,6 +14,7 @@ from messaging.units import (
     MARKET,
     MONITOR,
     OPERATOR,
+    OPERATORS,
     ORACLE,
     RELAY,
     TRADERS,
@@ -22,7 +23,7 @@ from messaging.units import (
     NodeId,
 )
 
-OURS = (HUB, MARKET, ORACLE, TRADERS, RELAY, MONITOR, OPERATOR)
+OURS = (HUB, MARKET, ORACLE, TRADERS, RELAY, MONITOR, OPERATOR, *OPERATORS)
 LEGAL = re.compile(r"[a-z0-9.-]{1,249}")
 BASE = NodeId("base")
 
@@ -75,6 +76,7 @@ def test_every_channel_has_a_topic_and_what_leaves_a_chain_goes_through_the_rela
     local = {(MARKET, spoke, Family.PRICE) for spoke in chosen}
     local |= {(TRADERS, spoke, Family.ORDER) for spoke in chosen}
     control = {(MONITOR, HUB, Family.CONTROL), (OPERATOR, RELAY, Family.CONTROL)}
+    control |= {(one, node, Family.CONTROL) for one in OPERATORS for node in (HUB, *chosen)}
     assert set(found) == relayed | local | control
     for route in found.values():
         assert route.read_from == (DELIVERED if route.relayed else "") + route.topic
@@ -100,6 +102,8 @@ def test_no_prefix_of_one_spoke_is_a_prefix_of_another() -> None:
         ("order.base", "order.base", TRADERS, BASE, "order"),
         ("ctl.halt", "ctl.halt", MONITOR, HUB, "control"),
         ("ctl.relay", "ctl.relay", OPERATOR, RELAY, "control"),
+        ("ctl.operator-1.hub", "ctl.operator-1.hub", OPERATORS[0], HUB, "control"),
+        ("ctl.operator-2.base", "ctl.operator-2.base", OPERATORS[1], BASE, "control"),
     ],
 )
 def test_topics_are_named_as_access_rules_and_people_know_them(

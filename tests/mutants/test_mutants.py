@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.mutants import MUTANTS, applied, hunt, play
+from tests.hub import test_operators as stories
+from tests.mutants.mutants import MUTANTS, STORY_ONLY, applied, hunt, play
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("X1", "X3", "X5b", "X6", "X8", "X13")  # found within ten seeds or games
@@ -16,6 +17,13 @@ QUICK = ("X1", "X3", "X5b", "X6", "X8", "X13")  # found within ten seeds or game
 def test_swarm_and_game_find_it(name: str) -> None:
     assert hunt(MUTANTS[name], seeds=15, minutes=3.0) is not None
     assert play(MUTANTS[name], games=60) is not None
+
+
+def test_what_is_too_rare_for_both_dies_in_a_story() -> None:
+    assert {"X18"} == STORY_ONLY
+    story = stories.test_nothing_is_freed_behind_a_number_that_was_passed_over_until_a_digest_agrees
+    with applied(MUTANTS["X18"]), pytest.raises(AssertionError):
+        story()
 
 
 @pytest.mark.parametrize("name", MUTANTS)

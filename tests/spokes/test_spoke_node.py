@@ -5,10 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from messaging.effects import Effect, Refused
+from messaging.envelope import Envelope
 from messaging.messages import (
     CloseReason,
     CreditUsed,
     Family,
+    HaltReason,
     LiquidationDone,
     LiquidationFilled,
     MarginSet,
@@ -17,11 +20,22 @@ from messaging.messages import (
     ReservationClosed,
     ReservationRenewed,
     ReservationRequested,
+    SpokeHalted,
+    SpokeResumed,
     StateReported,
     Watermark,
 )
-from messaging.units import ONE, USD
+from messaging.node import Approved, Contradicted
+from messaging.operator_orders import (
+    OperatorOrdered,
+    PeerNamed,
+    ReservationNamed,
+    Target,
+    Verb,
+)
+from messaging.units import HUB, ONE, OPERATORS, USD
 from spokes.chain import Halt
+from spokes.orders import may_open
 from tests.spokes.test_closing import command
 from tests.spokes.test_orders import POLICY, TTL, Bench, S, only
 
@@ -230,3 +244,26 @@ def test_a_watermark_comes_after_all_that_its_block_has_done(family: Family) -> 
                 covered = sent.height
             elif sent.family is family:
                 assert sent.height > covered
+
+
+def test_a_spoke_that_is_resumed_opens_again_unless_it_doubts_the_hub() -> None:
+    bench = Bench()
+    spoke = bench.spoke
+    frame = (HUB, spoke.name, Family.RESERVATION, 1, 0, 0, 0, 0)
+    halted = SpokeHalted(spoke=spoke.name, reason=HaltReason.WATCHDOG)
+    spoke.handle(bench.now_us, Envelope(*frame, halted))
+    assert not may_open(spoke.state, "ann")
+    spoke.handle(bench.now_us, Contradicted(HUB, b"", b""))
+    spoke.handle(bench.now_us, Envelope(*frame, SpokeResumed(spoke=spoke.name)))
+    assert not may_open(spoke.state, "ann")
+
+    def order(verb: Verb, target: Target) -> list[Effect]:
+        given = OperatorOrdered(order_id=bytes(8), verb=verb, target=target, reason="a test")
+        return list(spoke.handle(bench.now_us, Approved(given, OPERATORS[:2])))
+
+    (refused,) = order(Verb.WRITE_OFF, ReservationNamed(rid=bytes(16)))
+    assert isinstance(refused, Refused)
+    assert order(Verb.RESUME, PeerNamed(peer=HUB)) == []
+    assert may_open(spoke.state, "ann")
+    (refused,) = order(Verb.RESUME, PeerNamed(peer=HUB))
+    assert isinstance(refused, Refused)
