@@ -25,7 +25,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
-from messaging.node import Contradicted, Event, Restarted, TimerFired
+from messaging.node import Contradicted, Event, KeyRevoked, Restarted, TimerFired
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -71,6 +71,8 @@ class Hub:
             return ()
         if type(event) is Contradicted:
             return credit.halt(hub.zone_of[event.peer], HaltReason.EQUIVOCATED)
+        if type(event) is KeyRevoked:
+            return credit.halt(hub.zone_of[event.peer], HaltReason.KEY_REVOKED)
         assert type(event) is Envelope
         message = event.message
         if type(message) is PricePublished:

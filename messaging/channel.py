@@ -2,7 +2,7 @@
 
 Rules of docs/protocol.md: P5 (a channel), P14 (a resend is the stored frame), P16 (replay
 protection is the cursor), P18 (acknowledgements only steer), P19 and P20 (lives of a node), P21
-(versions of a channel), P26 (sequence rule), P58 (resends).
+(versions of a channel), P26 (sequence rule), P58 (resends), P67 (keys).
 """
 
 from collections import deque
@@ -14,7 +14,9 @@ from msgspec.structs import replace
 
 from messaging.envelope import Envelope
 from messaging.lineage import Lineage, Place
+from messaging.link_control import KeyRotated
 from messaging.messages import ChainReorganised
+from messaging.rotation import Keys
 from messaging.units import Height, Micros
 
 PARKED_MAX = 1_024  # frames a receiver keeps behind a gap
@@ -56,6 +58,7 @@ class Outbox:
     Attributes:
         chan_epoch: version of the channel that new frames belong to.
         held_from: frames from this number on may not leave yet; 0 if all may (P19).
+        keys: ours, by the frames that they sign.
         lineage: versions of the frames that stand.
     """
 
@@ -67,6 +70,7 @@ class Outbox:
         "acked",
         "chan_epoch",
         "held_from",
+        "keys",
         "lineage",
         "next_seq",
         "resent_max",
@@ -81,6 +85,7 @@ class Outbox:
         self.unacked: dict[int, Envelope] = {}
         self.acked = Place(1, 0)
         self.lineage = Lineage()
+        self.keys = Keys()
         self._progress_us = Micros(0)
         self._growth = 1.0
         self._left = Place(1, 0)  # head when frames began to be held
@@ -126,6 +131,20 @@ class Outbox:
         if self.held_from:
             self.held_from = min(self.held_from, first)
         return base_epoch
+
+    def rotate(self, public: bytes) -> None:
+        """Let a new key sign all behind the newest frame, which says so (P67).
+
+        A leaked key must not come back, so no reorganisation takes back a number up to here.
+        """
+        self.keys.rotate(Place(self.chan_epoch, self.next_seq - 1), public)
+        self._soft.clear()
+
+    def key_at(self, place: Place) -> bytes:
+        """Return our key for a frame; outside the row, the newest that the other end knows of."""
+        if place.seq == 0:
+            place = Place(self.acked.chan_epoch, self.acked.seq + 1)
+        return self.keys.at(place)
 
     def hold(self) -> None:
         """Let no new frame leave until `let_go`; those already stored are sent again as ever."""
@@ -184,6 +203,7 @@ class Inbox:
         lineage: versions of the frames up to it.
         parked: frames of the cursor's version behind a gap, by number.
         newer: frames of later versions, which it cannot go to yet.
+        keys: of the other end, by the frames that they sign.
         life: of the other end, the newest that has been accepted.
         waits: nothing is handed on until `go_on`; what comes is parked.
         acked_seq: the cursor that the other end has been told.
@@ -202,6 +222,7 @@ class Inbox:
         "dead",
         "early",
         "fenced",
+        "keys",
         "life",
         "lineage",
         "newer",
@@ -225,6 +246,7 @@ class Inbox:
         self.fenced = 0
         self.early = 0
         self.dead = 0
+        self.keys = Keys()
         self.life = FIRST_LIFE
         self.waits = False
         self._parked_us: dict[int, Micros] = {}  # when each began to wait, or was asked for last
@@ -264,9 +286,21 @@ class Inbox:
         if self.acked_seq == seq - 1:
             self.arrived_us = now_us
         self.next_seq = seq + 1
+        if type(envelope.message) is KeyRotated:
+            self._rotate(envelope.message)
         if not self.parked and not self.newer:
             return [envelope]
         return [envelope, *self._ready(now_us)]
+
+    def _rotate(self, word: KeyRotated) -> None:
+        """Let a new key sign all behind the cursor (P67).
+
+        What waits is behind it and under the key before, which was right when it came.
+        """
+        self.keys.rotate(self.cursor, word.public_key)
+        self.parked.clear()
+        self._parked_us.clear()
+        self.newer.clear()
 
     def _of_another_version(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
         """Let no earlier version have an effect (INV13); go to a later one if that can be."""
@@ -308,6 +342,14 @@ class Inbox:
             and self.lineage.epoch_of(before) == message.base_epoch
         )
 
+    def later_keys(self) -> list[bytes]:
+        """Return the public keys that have come into force, or will once a gap is filled."""
+        waiting = (frame.message for frame in (*self.parked.values(), *self.newer.values()))
+        return [
+            *self.keys.later,
+            *(word.public_key for word in waiting if type(word) is KeyRotated),
+        ]
+
     def has(self, envelope: Envelope) -> bool:
         """Tell whether a frame has arrived, has been taken back, or waits."""
         place = Place(envelope.chan_epoch, envelope.seq)
@@ -340,7 +382,10 @@ class Inbox:
             elif self.next_seq in self.parked:
                 del self._parked_us[self.next_seq]
                 self.next_seq += 1
-                yield self.parked.pop(self.next_seq - 1)
+                frame = self.parked.pop(self.next_seq - 1)
+                if type(frame.message) is KeyRotated:
+                    self._rotate(frame.message)
+                yield frame
             else:
                 return
 

@@ -7,7 +7,7 @@ import msgspec
 
 from messaging.effects import Effect
 from messaging.envelope import Envelope
-from messaging.fields import NodeName, Nonce
+from messaging.fields import NodeName, Nonce, PublicKey, Signature
 from messaging.units import Micros, NodeId
 
 
@@ -39,7 +39,27 @@ class Contradicted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=T
     second: bytes
 
 
-Event: TypeAlias = Envelope | TimerFired | Contradicted | Restarted
+@final
+class Rotated(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """The node has a new key, and goes over to it on every channel now (P67).
+
+    Attributes:
+        public_key: of the new key; the private one is in no journal.
+        proofs: the new key's signatures, a channel each, in the order of the outboxes.
+    """
+
+    public_key: PublicKey
+    proofs: tuple[Signature, ...]
+
+
+@final
+class KeyRevoked(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """The keys of a peer count no more, none of them; people have decided so (P68)."""
+
+    peer: NodeName
+
+
+Event: TypeAlias = Envelope | TimerFired | Contradicted | Restarted | Rotated | KeyRevoked
 
 
 class Node(Protocol):

@@ -43,7 +43,7 @@ class Reader:
             self._senders[route.topic] = route.sender
             if route.relayed:
                 self._senders[route.read_from] = route.sender
-        self._vouched: dict[str, dict[bytes, object]] = {}
+        self._vouched: dict[str, dict[bytes, bytes]] = {}
         self._dead = {dead_letters(node): node for node in (HUB, *books.spokes, RELAY)}
         self.next_offsets = dict.fromkeys(self.topics(), 0)
 

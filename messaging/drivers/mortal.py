@@ -17,6 +17,7 @@ from messaging.drivers.process import NEVER_US, Death, Loss, Parcel, Point, Proc
 from messaging.durable import Durable
 from messaging.endpoint import Endpoint
 from messaging.errors import FrameRefused, ReplayDiverged
+from messaging.link_control import KeyRotated
 from messaging.memory import MemoryStore
 from messaging.node import Restarted, TimerFired
 from messaging.store import Row
@@ -238,6 +239,10 @@ class MortalDriver:
             durable.restart(now_us, process.nonce)
             self._note(process, now_us, encode_event(Restarted(process.nonce)))
             process.nonce = b""
+            rotated = durable.rotate(now_us)
+            if rotated is not None:
+                self.counts["rotated"] += 1
+                self._note(process, now_us, encode_event(rotated))
         for _ in range(process.batch):
             timer = durable.next_timer()
             if timer is not None and timer[0] <= now_us:
@@ -256,6 +261,9 @@ class MortalDriver:
             sealed, link = process.verifier.open_linked(parcel.data, route.sender)
             frame = decode_frame(sealed.frame)
             route.check(frame)
+            durable.admit(frame, link)
+            if type(frame.message) is KeyRotated:
+                process.verifier.learn(frame, frame.message)
         except FrameRefused as error:
             self.counts[f"refused: {_kind(error)}"] += 1
             durable.refuse(parcel.data, {"why": str(error)[:100]})
@@ -294,6 +302,8 @@ class MortalDriver:
             self.counts[f"lost {death.loss}"] += 1
             process.go_back_to(lost)
             death = death._replace(rewound=0)  # it reads again from further back
+        if death.rotated:
+            process.add_key()
         for _ in range(death.again):
             self.counts["died in recovery"] += 1
             process.fold()

@@ -46,6 +46,7 @@ class Death(NamedTuple):
         truncated: what the broker had for it is gone, but for what comes over the broker alone.
         rewound: how many records that it has committed come again.
         loss: what is gone from its store.
+        rotated: when it starts again, it finds a new key.
     """
 
     point: Point
@@ -54,6 +55,7 @@ class Death(NamedTuple):
     truncated: bool = False
     rewound: int = 0
     loss: Loss = Loss.NOTHING
+    rotated: bool = False
 
 
 class Parcel(NamedTuple):
@@ -89,12 +91,15 @@ class Process:
         *,
         batch: int,
         snapshot_events: int,
+        new_key: Callable[[int], Signer] | None = None,
     ) -> None:
-        """`batch` is the most events of one commit."""
+        """`batch` is the most events of one commit; `new_key` makes the node's keys 2, 3, ..."""
         self._make = make
         self._signer = signer
         self._snapshot_events = snapshot_events
-        self.verifier = verifier
+        self._new_key = new_key
+        self._later: list[Signer] = []
+        self._configured = self.verifier = verifier
         self.batch = batch
         self.store = MemoryStore()
         self.arrived: deque[Parcel] = deque()
@@ -138,10 +143,12 @@ class Process:
         other = Process(
             self._make,
             self._signer,
-            self.verifier,
+            self._configured,
             batch=self.batch,
             snapshot_events=self._snapshot_events,
+            new_key=self._new_key,
         )
+        other._later = self._later  # the files are the same
         other.number = number
         other.store, other.restored = self.store.copy(), True
         other.arrived, other.kept = self.arrived.copy(), self.kept.copy()
@@ -150,8 +157,19 @@ class Process:
         other.published = other.store.published
         return other
 
+    def add_key(self) -> None:
+        """Put a new key beside those there are."""
+        assert self._new_key is not None
+        self._later.append(self._new_key(len(self._later) + 2))
+
     def fold(self) -> Durable:
         """Return the node as a new process finds it."""
-        return Durable(
-            self._make(), self.store, self._signer, snapshot_events=self._snapshot_events
+        durable = Durable(
+            self._make(),
+            self.store,
+            self._signer,
+            later=self._later,
+            snapshot_events=self._snapshot_events,
         )
+        self.verifier = self._configured.knowing(durable.later_keys())
+        return durable
