@@ -25,7 +25,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
-from messaging.node import Contradicted, Event, KeyRevoked, Restarted, TimerFired
+from messaging.node import Contradicted, Event, KeyRevoked, Restarted, Rotated, TimerFired
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -68,6 +68,10 @@ class Hub:
 
         if type(event) is Restarted:
             hub.life += 1
+            return ()
+        if type(event) is Rotated:
+            for zone in hub.zones:
+                zone.cut.sent_seq += 1
             return ()
         if type(event) is Contradicted:
             return credit.halt(hub.zone_of[event.peer], HaltReason.EQUIVOCATED)

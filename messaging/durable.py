@@ -254,7 +254,9 @@ class Durable:
             keys = inbox.keys
             expected = keys.at(place_of(frame)) if frame.seq else keys.newest
         if link.key != expected:
-            raise FrameRefused(f"expected the key in force at number {frame.seq}, found another")
+            old = link.key == FIRST_KEY or (inbox is not None and link.key in inbox.keys.later)
+            expected_words = "no old key" if old else "a key in force"
+            raise FrameRefused(f"expected {expected_words}, found another at number {frame.seq}")
 
     def take(self, now_us: Micros, frame: Envelope, data: bytes, link: Link) -> None:
         """Handle an authentic frame, or accuse its sender if it contradicts an earlier one.

@@ -210,7 +210,8 @@ class Endpoint:
         return [*self._wrap(now_us, effects), *self._ask_all(now_us), self._arm(now_us)]
 
     def _rotate(self, now_us: Micros, event: Rotated) -> list[Output]:
-        """Say on every channel that all behind is under a new key (P67)."""
+        """Say on every channel that all behind is under a new key (P67); the node may count it."""
+        assert not self._decide(now_us, event), "the node has nothing to say to it"
         out: list[Output] = []
         effects: list[Send] = []
         for (key, outbox), proof in zip(self.outboxes.items(), event.proofs, strict=True):

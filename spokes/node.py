@@ -23,7 +23,7 @@ from messaging.messages import (
     SpokeHalted,
     Watermark,
 )
-from messaging.node import Contradicted, Event, Restarted, TimerFired
+from messaging.node import Contradicted, Event, Restarted, Rotated, TimerFired
 from messaging.units import Micros
 from spokes import closing, digests, funding, orders, reservation, rollback
 from spokes.state import SpokePolicy, SpokeState, Waiting
@@ -62,6 +62,8 @@ class Spoke:
             return ()
         if type(event) is Contradicted:
             self.state.halted = True  # who has granted twice may have granted anything
+            return ()
+        if type(event) is Rotated:
             return ()
         assert type(event) is Envelope
         message = event.message

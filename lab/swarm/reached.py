@@ -30,7 +30,7 @@ from spokes.state import SpokeState
 HELD, OVERDUE, ACTIVE, CLOSED = "held", "overdue", "active", "closed"
 STATES = (HELD, OVERDUE, ACTIVE, CLOSED)  # of a reservation: two at the hub, two at a spoke
 AT_HUB = {reservation.State.HELD: HELD, reservation.State.OVERDUE: OVERDUE}
-GROUPS = ("F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F12", "F13")
+GROUPS = ("F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F11", "F12", "F13")
 
 
 class Reached:

@@ -28,7 +28,8 @@ from messaging.effects import Effect
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated, OmnimarginError, ReplayDiverged
-from messaging.identity import NO_DIGEST
+from messaging.identity import NO_DIGEST, Signer, key_id
+from messaging.link_control import KeyRotated
 from messaging.node import Event, TimerFired
 from messaging.topics import routes, topic_of
 from messaging.units import HUB, MARKET, ORACLE, SECOND_US, TRADERS, Micros, NodeId
@@ -109,6 +110,7 @@ class Trial:
                 verifier,
                 batch=options.batch,
                 snapshot_events=options.snapshot_events,
+                new_key=partial(self._new_key, name, seals),
             )
             for name in (*names, HUB)
         ]
@@ -130,6 +132,11 @@ class Trial:
             self._born,
         )
 
+    def _new_key(self, name: NodeId, seals: Seals, number: int) -> Signer:
+        signer = signer_of(name, seals, number)
+        self._wire.later[key_id(signer.public)] = signer
+        return signer
+
     def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
         if self._checker is None:
@@ -143,7 +150,11 @@ class Trial:
     def _note(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         """Keep the newest events for a finding; see that prints are the oracle's."""
         self._newest.append((now_us, name, event))
-        if type(event) is Envelope and event.sender == ORACLE:
+        if type(event) is not Envelope:
+            return
+        if type(event.message) is KeyRotated:
+            self._wire.turned.add((topic_of(event), key_id(event.message.public_key)))
+        if event.sender == ORACLE:
             known = event.message in self._wire.prints
             if not known:
                 raise InvariantViolated("INV16", f"expected a print of the oracle, found {event}")
@@ -208,8 +219,10 @@ class Trial:
 
     def _goes_on_alone(self) -> bool:
         """Tell whether all can come to rest without a person (P60, P65)."""
-        doubled = self.driver.counts["doubled"]
-        return not (self.driver.stopped or doubled or self.options.liar)
+        doubled, rotated = self.driver.counts["doubled"], self.driver.counts["rotated"]
+        # Who is put back behind a change of keys is not told so (P98).
+        lost = rotated and any(process.restored for process in self._processes)
+        return not (self.driver.stopped or doubled or lost or self.options.liar)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the nodes as they are, or as their stores give them."""

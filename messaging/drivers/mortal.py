@@ -239,9 +239,11 @@ class MortalDriver:
             durable.restart(now_us, process.nonce)
             self._note(process, now_us, encode_event(Restarted(process.nonce)))
             process.nonce = b""
+            under_way = any(outbox.unacked for outbox in durable.endpoint.outboxes.values())
             rotated = durable.rotate(now_us)
             if rotated is not None:
                 self.counts["rotated"] += 1
+                self.counts["rotated with frames in flight"] += under_way
                 self._note(process, now_us, encode_event(rotated))
         for _ in range(process.batch):
             timer = durable.next_timer()
