@@ -140,11 +140,15 @@ class Outbox:
         self.keys.rotate(Place(self.chan_epoch, self.next_seq - 1), public)
         self._soft.clear()
 
-    def key_at(self, place: Place) -> bytes:
-        """Return our key for a frame; outside the row, the newest that the other end knows of."""
+    def keys_at(self, place: Place) -> list[bytes]:
+        """Return our key for a frame; outside the row, each that may be in force at the other end.
+
+        One alone would not do: with new keys on both sides, and both acknowledgements lost, each
+        would refuse to hear that its own key is known.
+        """
         if place.seq == 0:
-            place = Place(self.acked.chan_epoch, self.acked.seq + 1)
-        return self.keys.at(place)
+            return self.keys.between(self.acked, self.head)
+        return [self.keys.at(place)]
 
     def hold(self) -> None:
         """Let no new frame leave until `let_go`; those already stored are sent again as ever."""

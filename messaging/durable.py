@@ -405,12 +405,13 @@ class Durable:
             return
         before = chain.before(seq) if seq else NO_DIGEST
         data = encode_frame(frame)
-        signer = self._signers[FIRST_KEY]
+        signers = [self._signers[FIRST_KEY]]
         if frame.sender in memory.endpoint.rekeyed:
-            signer = self._signer(frame, place)
-        if self._folding:
-            digest = signer.digest(data, before)
-        else:
+            signers = self._signers_of(frame, place)
+        for signer in signers:
+            if self._folding:
+                digest = signer.digest(data, before)
+                continue
             sealed, digest = signer.seal(data, before)
             if kept:
                 self._sealed[topic, seq] = sealed  # in place of one that was taken back
@@ -419,11 +420,13 @@ class Durable:
             outbox = memory.endpoint.outboxes.get((frame.receiver, frame.family))
             chain.add(place, digest, outbox.firm_seq if outbox is not None else seq)
 
-    def _signer(self, frame: Envelope, place: Place) -> Signer:
+    def _signers_of(self, frame: Envelope, place: Place) -> list[Signer]:
         """Return what signs a frame of a channel; a fold needs the name of the key alone (P67)."""
-        public = self.endpoint.outboxes[frame.receiver, frame.family].key_at(place)
-        found = self._signers.get(public)
-        return found or Retired(self._signers[FIRST_KEY].domain, public)
+        outbox, domain = (
+            self.endpoint.outboxes[frame.receiver, frame.family],
+            self._signers[FIRST_KEY].domain,
+        )
+        return [self._signers.get(key) or Retired(domain, key) for key in outbox.keys_at(place)]
 
     def _headers(self, cause: int, frame: Envelope) -> Headers:
         """Return what travels beside a frame: its place among all frames, and its trace."""

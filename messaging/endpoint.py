@@ -211,19 +211,19 @@ class Endpoint:
 
     def _rotate(self, now_us: Micros, event: Rotated) -> list[Output]:
         """Say on every channel that all behind is under a new key (P67); the node may count it."""
-        assert not self._decide(now_us, event), "the node has nothing to say to it"
         out: list[Output] = []
-        effects: list[Send] = []
+        words: list[Send] = []
         for (key, outbox), proof in zip(self.outboxes.items(), event.proofs, strict=True):
             word = KeyRotated(
                 public_key=event.public_key, effective_seq=outbox.next_seq + 1, proof=proof
             )
-            effects.append(Send(*key, word))
-            self._put(now_us, effects[-1], out)
+            words.append(Send(*key, word))
+            self._put(now_us, words[-1], out)
             outbox.rotate(event.public_key)
         self.rekeyed[self.name] = None
-        self._tell(now_us, event, effects)
-        return out
+        effects = self._decide(now_us, event)
+        self._tell(now_us, event, [*words, *effects])
+        return [*out, *self._wrap(now_us, effects)]
 
     def _ask_all(self, now_us: Micros) -> list[Output]:
         self._asked_us = now_us

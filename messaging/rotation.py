@@ -29,6 +29,11 @@ class Keys:
                 return public
         return FIRST_KEY
 
+    def between(self, first: Place, last: Place) -> list[bytes]:
+        """Return the key in force behind `first`, and those that come into force up to `last`."""
+        now = self.at(Place(first.chan_epoch, first.seq + 1))
+        return [now, *(public for said, public in self._later if first < said <= last)]
+
     @property
     def newest(self) -> bytes:
         """Return the public key, or FIRST_KEY, that came into force last."""
