@@ -26,7 +26,7 @@ from messaging.identity import NO_DIGEST, Link, Retired, Signer, read_entry
 from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES
 from messaging.node import Contradicted, Event, KeyRevoked, Restarted, Rotated, TimerFired
-from messaging.rotation import FIRST_KEY, claim
+from messaging.rotation import FIRST_KEY
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
 from messaging.units import Micros, NodeId
@@ -203,23 +203,12 @@ class Durable:
         name, outboxes = self.endpoint.name, self.endpoint.outboxes
         known = next((outbox.keys.newest for outbox in outboxes.values()), newest)
         if known not in self._signers:
-            found = "others"
-            raise InputRefused(f"keys of {name}", expected="the one in force", found=found)
+            raise InputRefused(f"keys of {name}", expected="the one in force", found="others")
         if known == newest:
             return None
         signer = self._signers[newest]
-        proofs = [
-            signer.vouch(
-                claim(
-                    signer.domain,
-                    (name, *key),
-                    Place(outbox.chan_epoch, outbox.next_seq),
-                    signer.public,
-                )
-            )
-            for key, outbox in outboxes.items()
-        ]
-        event = Rotated(signer.public, tuple(proofs))
+        claims = self.endpoint.claims(signer.domain, signer.public)
+        event = Rotated(signer.public, tuple(map(signer.vouch, claims)))
         self._journal(now_us, encode_event(event))
         self._handle(now_us, event, None)
         return event
@@ -255,8 +244,8 @@ class Durable:
             expected = keys.at(place_of(frame)) if frame.seq else keys.newest
         if link.key != expected:
             old = link.key == FIRST_KEY or (inbox is not None and link.key in inbox.keys.later)
-            expected_words = "no old key" if old else "a key in force"
-            raise FrameRefused(f"expected {expected_words}, found another at number {frame.seq}")
+            wanted = "no old key" if old else "a key in force"
+            raise FrameRefused(f"expected {wanted}, found another at number {frame.seq}")
 
     def take(self, now_us: Micros, frame: Envelope, data: bytes, link: Link) -> None:
         """Handle an authentic frame, or accuse its sender if it contradicts an earlier one.
@@ -422,11 +411,9 @@ class Durable:
 
     def _signers_of(self, frame: Envelope, place: Place) -> list[Signer]:
         """Return what signs a frame of a channel; a fold needs the name of the key alone (P67)."""
-        outbox, domain = (
-            self.endpoint.outboxes[frame.receiver, frame.family],
-            self._signers[FIRST_KEY].domain,
-        )
-        return [self._signers.get(key) or Retired(domain, key) for key in outbox.keys_at(place)]
+        known, outbox = self._signers, self.endpoint.outboxes[frame.receiver, frame.family]
+        domain = known[FIRST_KEY].domain
+        return [known.get(key) or Retired(domain, key) for key in outbox.keys_at(place)]
 
     def _headers(self, cause: int, frame: Envelope) -> Headers:
         """Return what travels beside a frame: its place among all frames, and its trace."""

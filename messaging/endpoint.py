@@ -21,6 +21,7 @@ from messaging.link_control import (
 )
 from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
 from messaging.node import Event, Node, Restarted, Rotated, TimerFired
+from messaging.rotation import claim
 from messaging.units import Micros, NodeId
 
 Output: TypeAlias = Envelope | SetTimer
@@ -208,6 +209,13 @@ class Endpoint:
         effects = self._decide(now_us, event)
         self._tell(now_us, event, effects)
         return [*self._wrap(now_us, effects), *self._ask_all(now_us), self._arm(now_us)]
+
+    def claims(self, domain: bytes, public: bytes) -> list[bytes]:
+        """Return what a new key must sign to be in force on each channel from now on (P67)."""
+        return [
+            claim(domain, (self.name, *key), Place(outbox.chan_epoch, outbox.next_seq), public)
+            for key, outbox in self.outboxes.items()
+        ]
 
     def _rotate(self, now_us: Micros, event: Rotated) -> list[Output]:
         """Say on every channel that all behind is under a new key (P67); the node may count it."""

@@ -335,10 +335,19 @@ def add_key(folder: Path, node: NodeId) -> Path:
     try:
         _write_seed(folder / f"{node}.key.new", os.urandom(SEED_BYTES))
         (folder / f"{node}.key.new").rename(path)
+        _sync(folder)  # what is said of a key must not outlive it
     except OSError as error:
         found = error.strerror or str(error)
         raise InputRefused(str(path), expected="a file to write", found=found) from None
     return path
+
+
+def _sync(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _write_seed(path: Path, seed: bytes) -> None:
