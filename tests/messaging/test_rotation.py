@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.monitor.books import Books
+from lab.monitor.reader import Reader
 from lab.stack.journals import endpoint_of
 from messaging.channel import Outbox
 from messaging.codec import decode_frame, encode_frame
+from messaging.drivers.intake import Stream
 from messaging.durable import Durable
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
@@ -37,9 +40,11 @@ from messaging.store import Row
 from messaging.topics import channel_topic, routes, topic_of
 from messaging.units import HUB, TRADERS, AccountId, Asset, Height, Micros, NodeId, Ppm, Qty8
 from messaging.witness import proof
+from tests.lab.test_monitor_books import TERMS
 from tests.messaging.seals import DOMAIN
 from tests.messaging.test_durable import small
 from tests.messaging.test_endpoint import BASE, POLICY
+from tests.messaging.test_intake import STILL, record
 
 OLD, NEW, HUB_OLD, HUB_NEW = (Signer(DOMAIN, bytes([n]) * 32) for n in range(4))
 THIEF = OLD
@@ -465,3 +470,39 @@ def test_new_keys_lie_beside_the_old_one_for_their_owner_only(tmp_path: Path) ->
     paths[0].chmod(0o644)
     with pytest.raises(InputRefused, match="expected mode 0600"):
         read_later_signers(tmp_path, BASE, DOMAIN)
+
+
+# --- readers of many --------------------------------------------------------------------
+
+
+def rotating_row() -> list[bytes]:
+    """Return a channel's row: a number, the change of keys, two numbers more."""
+    pair = Pair()
+    pair.base.say(1)
+    row = in_row(pair.base.leave())
+    pair.hub.hear(row[0])
+    pair.rotated()
+    pair.base.say(2)
+    pair.base.say(3)
+    return row + [data for data in in_row(pair.base.leave()) if data not in row]
+
+
+def test_frames_fetched_with_the_change_of_keys_before_them_are_known_at_once() -> None:
+    row = rotating_row()
+    assert len(row) == 4
+    route = next(one for one in routes((BASE,)) if one.topic == TOPIC)
+    records = [record(route, offset, data) for offset, data in enumerate(row)]
+    stream, verifier = Stream(route, 0), Verifier(DOMAIN, PUBLIC)
+
+    found = list(stream.check(records, verifier, 0, STILL))
+
+    assert [one.frame is not None for one in found] == [True] * 4
+    assert [one.link.key for one in found if one.link] == [b"", b"", NEW.public, NEW.public]
+    unknown = list(Stream(route, 0).check(records[2:], Verifier(DOMAIN, PUBLIC), 0, STILL))
+    assert [one.frame for one in unknown] == [None, None]
+
+
+def test_the_monitor_reads_on_under_the_new_key() -> None:
+    reader = Reader(Books(TERMS), Verifier(DOMAIN, PUBLIC))
+    reader.read(TOPIC, [(place, data, ()) for place, data in enumerate(rotating_row())])
+    assert (reader.frames, dict(reader.refused), reader.books.refused) == (4, {}, 0)

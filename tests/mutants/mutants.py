@@ -290,8 +290,9 @@ MUTANTS: Mapping[str, Mutant] = {
 }  # fmt: skip
 
 
-# A game hides it: its spokes ask again all the time, and its marks never end.
-SWARM_ONLY = frozenset({"X4c"})
+# A game hides the first: its spokes ask again all the time, and its marks never end. Its chains
+# lose no blocks, which the second needs.
+SWARM_ONLY = frozenset({"X4c", "X20c"})
 
 
 @contextmanager
