@@ -25,7 +25,16 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
-from messaging.node import Approved, Contradicted, Event, PassedOver, Restarted, TimerFired
+from messaging.node import (
+    Approved,
+    Contradicted,
+    Event,
+    KeyRevoked,
+    PassedOver,
+    Restarted,
+    Rotated,
+    TimerFired,
+)
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -69,6 +78,10 @@ class Hub:
         if type(event) is Restarted:
             hub.life += 1
             return ()
+        if type(event) is Rotated:
+            for zone in hub.zones:
+                zone.cut.sent_seq += 1
+            return ()
         if type(event) is Contradicted:
             return credit.halt(hub.zone_of[event.peer], HaltReason.EQUIVOCATED)
         if type(event) is PassedOver:
@@ -76,6 +89,8 @@ class Hub:
             return ()
         if type(event) is Approved:
             return operators.carry_out(hub, event)
+        if type(event) is KeyRevoked:
+            return credit.halt(hub.zone_of[event.peer], HaltReason.KEY_REVOKED)
         assert type(event) is Envelope
         message = event.message
         if type(message) is PricePublished:

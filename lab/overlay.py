@@ -11,6 +11,7 @@ from hub.state import HubState
 from hub.zone import Zone
 from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
+from messaging.link_control import KeyRotated
 from messaging.messages import (
     ChainReorganised,
     CreditUsed,
@@ -57,18 +58,31 @@ class Overlay:
     def __init__(self) -> None:
         self._final: dict[Family, _Facts] = {}
         self._soft: dict[Family, deque[_Line]] = {}
+        self._rotated: dict[Family, int] = {}  # numbers up to here are never taken back (P67)
 
     def hear(self, frame: Envelope) -> bool:
         """Take in a frame in order; tell whether it took others back."""
         final = self._final.setdefault(frame.family, _Facts())
         soft = self._soft.setdefault(frame.family, deque())
+        if type(frame.message) is KeyRotated:
+            self._rotated[frame.family] = frame.seq
+            return False
         lost = type(frame.message) is ChainReorganised
         while lost and soft and soft[-1].seq >= frame.seq:
             soft.pop()
+        if type(frame.message) is ChainReorganised and frame.family in self._rotated:
+            self._leave_out(frame.family, frame.message.fork_height)
         soft.append(_Line(frame.seq, frame.height, frame.message))
         while soft and soft[0].height <= frame.final_height:
             final.add(soft.popleft().message)
         return lost
+
+    def _leave_out(self, family: Family, fork_height: Height) -> None:
+        """Cut off what was said of lost blocks before a new key, which has kept its number."""
+        rotated, soft = self._rotated[family], self._soft[family]
+        stand = [line for line in soft if line.seq > rotated or line.height <= fork_height]
+        self._soft[family].clear()
+        self._soft[family].extend(stand)
 
     def check(self, hub: HubState, zone: Zone, family: Family) -> None:
         """Compare the hub's view of one channel with the log.

@@ -18,6 +18,7 @@ from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
 from messaging.lineage import Place
+from messaging.link_control import KeyRotated
 from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
 from messaging.node import PassedOver
 from messaging.units import Height, NodeId
@@ -39,6 +40,8 @@ class _Row:
     def say(self, word: Send) -> None:
         self.said = Place(self.said.chan_epoch, self.said.seq + 1)
         self.under_way[self.said] = word
+        if type(word.message) is KeyRotated:  # what is behind it is never taken back (P67)
+            self.soft.clear()
         if word.height > word.final_height:
             self.soft.append((self.said.seq, word.height))
         while self.soft and self.soft[0][1] <= word.final_height:

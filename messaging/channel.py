@@ -2,7 +2,8 @@
 
 Rules of docs/protocol.md: P5 (a channel), P14 (a resend is the stored frame), P16 (replay
 protection is the cursor), P18 (acknowledgements only steer), P19 and P20 (lives of a node), P21
-(versions of a channel), P26 (sequence rule), P58 (resends), P69 and P70 (poison, and its end).
+(versions of a channel), P26 (sequence rule), P58 (resends), P67 (keys), P69 and P70 (poison, and
+its end).
 """
 
 from collections import deque
@@ -14,8 +15,10 @@ from msgspec.structs import replace
 
 from messaging.envelope import Envelope
 from messaging.lineage import Lineage, Place
+from messaging.link_control import KeyRotated
 from messaging.messages import ChainReorganised
 from messaging.node import Poisoned
+from messaging.rotation import Keys
 from messaging.units import Height, Micros
 
 PARKED_MAX = 1_024  # frames a receiver keeps behind a gap
@@ -58,6 +61,7 @@ class Outbox:
     Attributes:
         chan_epoch: version of the channel that new frames belong to.
         held_from: frames from this number on may not leave yet; 0 if all may (P19).
+        keys: ours, by the frames that they sign.
         lineage: versions of the frames that stand.
     """
 
@@ -69,6 +73,7 @@ class Outbox:
         "acked",
         "chan_epoch",
         "held_from",
+        "keys",
         "lineage",
         "next_seq",
         "resent_max",
@@ -83,6 +88,7 @@ class Outbox:
         self.unacked: dict[int, Envelope] = {}
         self.acked = Place(1, 0)
         self.lineage = Lineage()
+        self.keys = Keys()
         self._progress_us = Micros(0)
         self._growth = 1.0
         self._left = Place(1, 0)  # head when frames began to be held
@@ -128,6 +134,24 @@ class Outbox:
         if self.held_from:
             self.held_from = min(self.held_from, first)
         return base_epoch
+
+    def rotate(self, public: bytes) -> None:
+        """Let a new key sign all behind the newest frame, which says so (P67).
+
+        A leaked key must not come back, so no reorganisation takes back a number up to here.
+        """
+        self.keys.rotate(Place(self.chan_epoch, self.next_seq - 1), public)
+        self._soft.clear()
+
+    def keys_at(self, place: Place) -> list[bytes]:
+        """Return our key for a frame; outside the row, each that may be in force at the other end.
+
+        One alone would not do: with new keys on both sides, and both acknowledgements lost, each
+        would refuse to hear that its own key is known.
+        """
+        if place.seq == 0:
+            return self.keys.between(self.acked, self.head)
+        return [self.keys.at(place)]
 
     def hold(self) -> None:
         """Let no new frame leave until `let_go`; those already stored are sent again as ever."""
@@ -187,6 +211,7 @@ class Inbox:
         parked: frames of the cursor's version behind a gap, by number.
         newer: frames of later versions, which it cannot go to yet.
         poison: authentic frames that cannot be decoded; the row stops there (P69).
+        keys: of the other end, by the frames that they sign.
         life: of the other end, the newest that has been accepted.
         waits: nothing is handed on until `go_on`; what comes is parked.
         acked_seq: the cursor that the other end has been told.
@@ -205,6 +230,7 @@ class Inbox:
         "dead",
         "early",
         "fenced",
+        "keys",
         "life",
         "lineage",
         "newer",
@@ -230,6 +256,7 @@ class Inbox:
         self.fenced = 0
         self.early = 0
         self.dead = 0
+        self.keys = Keys()
         self.life = FIRST_LIFE
         self.waits = False
         self._parked_us: dict[int, Micros] = {}  # when each began to wait, or was asked for last
@@ -271,9 +298,22 @@ class Inbox:
         if self.acked_seq == seq - 1:
             self.arrived_us = now_us
         self.next_seq = seq + 1
+        if type(envelope.message) is KeyRotated:
+            self._rotate(envelope.message)
         if not self.parked and not self.newer:
             return [envelope]
         return [envelope, *self._ready(now_us)]
+
+    def _rotate(self, word: KeyRotated) -> None:
+        """Let a new key sign all behind the cursor (P67).
+
+        What waits is behind it and under the key before, which was right when it came.
+        """
+        self.keys.rotate(self.cursor, word.public_key)
+        self.parked.clear()
+        self._parked_us.clear()
+        self.newer.clear()
+        self.poison.clear()
 
     def _of_another_version(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
         """Let no earlier version have an effect (INV13); go to a later one if that can be."""
@@ -314,6 +354,14 @@ class Inbox:
             and before < self.next_seq
             and self.lineage.epoch_of(before) == message.base_epoch
         )
+
+    def later_keys(self) -> list[bytes]:
+        """Return the public keys that have come into force, or will once a gap is filled."""
+        waiting = (frame.message for frame in (*self.parked.values(), *self.newer.values()))
+        return [
+            *self.keys.later,
+            *(word.public_key for word in waiting if type(word) is KeyRotated),
+        ]
 
     def has(self, envelope: Envelope) -> bool:
         """Tell whether a frame has arrived, has been taken back, or waits."""
@@ -376,7 +424,10 @@ class Inbox:
             elif self.next_seq in self.parked:
                 del self._parked_us[self.next_seq]
                 self.next_seq += 1
-                yield self.parked.pop(self.next_seq - 1)
+                frame = self.parked.pop(self.next_seq - 1)
+                if type(frame.message) is KeyRotated:
+                    self._rotate(frame.message)
+                yield frame
             else:
                 return
 

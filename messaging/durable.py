@@ -7,7 +7,7 @@ and sent again as the same bytes (P14). Rules P64 and P87 to P97 of docs/protoco
 import heapq
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -15,21 +15,31 @@ from typing import NamedTuple
 
 import msgspec
 
+from messaging.channel import Inbox
 from messaging.codec import encode_event, encode_frame
 from messaging.effects import SetTimer
 from messaging.endpoint import Endpoint, Output
 from messaging.envelope import Envelope
-from messaging.errors import FrameRefused, InputLost
+from messaging.errors import FrameRefused, InputLost, InputRefused
 from messaging.fingerprint import fingerprint
-from messaging.identity import NO_DIGEST, Link, Signer, read_entry, read_sealed
+from messaging.identity import NO_DIGEST, Link, Retired, Signer, read_entry, read_sealed
 from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES, Family
-from messaging.node import Contradicted, Event, Poisoned, Restarted, TimerFired
+from messaging.node import (
+    Contradicted,
+    Event,
+    KeyRevoked,
+    Poisoned,
+    Restarted,
+    Rotated,
+    TimerFired,
+)
 from messaging.poison import FramePoisoned, Reader, read_frame
+from messaging.rotation import FIRST_KEY
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
 from messaging.units import Micros, NodeId
-from messaging.witness import Witness
+from messaging.witness import Witness, place_of
 
 TIMER, DELIVERY = 0, 1  # what an output came of; in virtual time, timers come first
 SNAPSHOT_EVENTS = 25_000  # a second to fold, at most; pickling more often costs a tenth
@@ -76,6 +86,7 @@ class _Memory(msgspec.Struct):
     heard: dict[str, int] = msgspec.field(default_factory=dict)
     witnesses: dict[str, Witness] = msgspec.field(default_factory=dict)
     accused: dict[NodeId, None] = msgspec.field(default_factory=dict)
+    revoked: dict[NodeId, None] = msgspec.field(default_factory=dict)
     frames: int = 0  # ever sent, repeats included
     timers_set: int = 0
 
@@ -94,17 +105,20 @@ class Durable:
         store: Storage,
         signer: Signer,
         *,
+        later: Sequence[Signer] = (),
         snapshot_events: int = SNAPSHOT_EVENTS,
         read: Reader = read_frame,
     ) -> None:
         """Fold the journal: afterwards the endpoint is where it was.
+
+        `signer` has the node's first key, `later` those that it has got since, the newest last.
 
         Raises:
             FrameRefused: the journal holds events that this version does not know.
         """
         self.read = read
         self._store = store
-        self._signer = signer
+        self._signers = {FIRST_KEY: signer} | {one.public: one for one in later}
         self._snapshot_events = snapshot_events
         self._due: list[tuple[Micros, int, str]] = []
         self._entries: list[Entry] = []
@@ -189,13 +203,72 @@ class Durable:
         self._journal(now_us, encode_event(event))
         self._handle(now_us, event, None)
 
+    def rotate(self, now_us: Micros) -> Rotated | None:
+        """Go over to the newest key there is, if the state knows another; to be done at a start.
+
+        What each channel hears of it is in the same commit (P67).
+
+        Raises:
+            InputRefused: the private key that the state knows is not there.
+        """
+        newest = next(reversed(self._signers))
+        name, outboxes = self.endpoint.name, self.endpoint.outboxes
+        known = next((outbox.keys.newest for outbox in outboxes.values()), newest)
+        if known not in self._signers:
+            raise InputRefused(f"keys of {name}", expected="the one in force", found="others")
+        if known == newest:
+            return None
+        signer = self._signers[newest]
+        claims = self.endpoint.claims(signer.domain, signer.public)
+        event = Rotated(signer.public, tuple(map(signer.vouch, claims)))
+        self._journal(now_us, encode_event(event))
+        self._handle(now_us, event, None)
+        return event
+
+    def revoke(self, now_us: Micros, peer: NodeId) -> None:
+        """Accept nothing more that a spoke signs, under any of its keys; for the hub (P68)."""
+        event = KeyRevoked(peer)
+        self._journal(now_us, encode_event(event))
+        self._handle(now_us, event, None)
+
+    def later_keys(self) -> Iterable[tuple[NodeId, bytes]]:
+        """Yield the public keys that peers have gone over to."""
+        for (peer, _), inbox in self.endpoint.inboxes.items():
+            for public in inbox.later_keys():
+                yield peer, public
+
+    def admit(self, frame: Envelope | Poisoned, link: Link) -> None:
+        """Refuse an authentic frame under a key that does not count where it stands (P67, P68).
+
+        Raises:
+            FrameRefused: another key is in force there, or is not known to be yet.
+        """
+        endpoint, revoked = self._memory.endpoint, self._memory.revoked
+        sender = frame.sender if type(frame) is Envelope else frame.peer
+        if link.key == FIRST_KEY and sender not in endpoint.rekeyed and not revoked:
+            return  # most frames
+        if sender in revoked:
+            raise FrameRefused(f"expected a key of {sender} that counts, found it revoked")
+        inbox = endpoint.inboxes.get((sender, frame.family))
+        if inbox is None:
+            expected = FIRST_KEY
+        else:
+            place = Place(frame.chan_epoch, frame.seq)
+            expected = inbox.keys.at(place) if frame.seq else inbox.keys.newest
+        if link.key != expected:
+            old = link.key == FIRST_KEY or (inbox is not None and link.key in inbox.keys.later)
+            wanted = "no old key" if old else "a key in force"
+            raise FrameRefused(f"expected {wanted}, found another at number {frame.seq}")
+
     def take(self, now_us: Micros, frame: Envelope, data: bytes, link: Link) -> None:
         """Handle an authentic frame, or accuse its sender if it contradicts an earlier one.
 
         `data` is the frame as it came, sealed. It is in the journal with the next commit.
         """
         witness = self._memory.witnesses.get(topic_of(frame))
-        if witness is not None and self._counts(frame):
+        inbox = None if witness is None else self._counting(frame)
+        if witness is not None and inbox is not None:
+            witness.turn(inbox.keys)
             place = witness.contradicts(frame, link)
             if place is not None:
                 self._accuse(now_us, frame.sender, place, data)
@@ -205,8 +278,15 @@ class Durable:
         if frame.family is Family.CONTROL and self.endpoint.again is not None:
             self._take_again(now_us, self.endpoint.again)
 
-    def poison(self, now_us: Micros, event: Poisoned) -> None:
+    def poison(self, now_us: Micros, event: Poisoned, link: Link) -> None:
         """Keep an authentic frame that cannot be read; its channel stops there (P69)."""
+        try:
+            self.admit(event, link)
+        except FrameRefused:
+            return  # under a key that does not count there
+        self._keep_poison(now_us, event)
+
+    def _keep_poison(self, now_us: Micros, event: Poisoned) -> None:
         inbox = self.endpoint.inboxes.get((event.peer, event.family))
         if inbox is None or Place(event.chan_epoch, event.seq) in inbox.poison:
             return
@@ -229,7 +309,7 @@ class Durable:
         try:
             frame = self.read(sealed, kept.data, route)
         except FramePoisoned as poison:
-            self.poison(now_us, poison.event)
+            self._keep_poison(now_us, poison.event)
         else:
             self.take(now_us, frame, kept.data, sealed.link())
 
@@ -309,6 +389,8 @@ class Durable:
             return
         if type(event) is Contradicted:
             memory.accused[event.peer] = None
+        elif type(event) is KeyRevoked:
+            memory.revoked[event.peer] = None
         elif type(event) is Envelope:
             self._hear(event, link)
         self._carry(memory.endpoint.handle(now_us, event), DELIVERY)
@@ -327,16 +409,23 @@ class Durable:
         memory, topic = self._memory, topic_of(frame)
         if frame.family not in CHANNEL_FAMILIES:
             memory.heard[topic] = max(frame.seq, memory.heard.get(topic, 0))
-        elif link is not None and self._counts(frame):
+        elif link is not None and (inbox := self._counting(frame)) is not None:
             witness = memory.witnesses.get(topic)
             if witness is None:
                 witness = memory.witnesses[topic] = Witness()
+            witness.turn(inbox.keys)
             witness.note(frame, link, memory.place)
 
-    def _counts(self, frame: Envelope) -> bool:
-        """Tell whether a frame is its sender's word: numbered, and of the life that we follow."""
+    def _counting(self, frame: Envelope) -> Inbox | None:
+        """Return where a frame goes if it is its sender's word: numbered, of the life we follow.
+
+        What an old key has signed may be a thief's: it is no word that anybody is held to.
+        """
         inbox = self.endpoint.inboxes.get((frame.sender, frame.family))
-        return inbox is not None and frame.seq > 0 and inbox.believes(frame)
+        if inbox is None or frame.seq == 0 or not inbox.believes(frame):
+            return None
+        said = inbox.keys.said
+        return inbox if said is None or place_of(frame) > said else None
 
     def _carry(self, effects: Sequence[Output], cause: int) -> None:
         """Set timers, and put frames into the outbox."""
@@ -364,16 +453,26 @@ class Durable:
             return
         before = chain.before(seq) if seq else NO_DIGEST
         data = encode_frame(frame)
-        if self._folding:
-            digest = self._signer.digest(data, before)
-        else:
-            sealed, digest = self._signer.seal(data, before)
+        signers = [self._signers[FIRST_KEY]]
+        if frame.sender in memory.endpoint.rekeyed:
+            signers = self._signers_of(frame, place)
+        for signer in signers:
+            if self._folding:
+                digest = signer.digest(data, before)
+                continue
+            sealed, digest = signer.seal(data, before)
             if kept:
                 self._sealed[topic, seq] = sealed  # in place of one that was taken back
             self._put(topic, kept, self._headers(cause, frame), sealed)
         if seq:
             outbox = memory.endpoint.outboxes.get((frame.receiver, frame.family))
             chain.add(place, digest, outbox.firm_seq if outbox is not None else seq)
+
+    def _signers_of(self, frame: Envelope, place: Place) -> list[Signer]:
+        """Return what signs a frame of a channel; a fold needs the name of the key alone (P67)."""
+        known, outbox = self._signers, self.endpoint.outboxes[frame.receiver, frame.family]
+        domain = known[FIRST_KEY].domain
+        return [known.get(key) or Retired(domain, key) for key in outbox.keys_at(place)]
 
     def _headers(self, cause: int, frame: Envelope) -> Headers:
         """Return what travels beside a frame: its place among all frames, and its trace."""

@@ -14,14 +14,25 @@ from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.lineage import Place
 from messaging.link_control import (
     Acknowledged,
+    KeyRotated,
     ResendRequested,
     ResyncAnswer,
     ResyncAsked,
     ResyncTold,
 )
 from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
-from messaging.node import Approved, Event, Node, PassedOver, Poisoned, Restarted, TimerFired
+from messaging.node import (
+    Approved,
+    Event,
+    Node,
+    PassedOver,
+    Poisoned,
+    Restarted,
+    Rotated,
+    TimerFired,
+)
 from messaging.operator_orders import FrameNamed, OperatorOrdered, PeerNamed, Verb
+from messaging.rotation import claim
 from messaging.units import Micros, NodeId
 
 Output: TypeAlias = Envelope | SetTimer
@@ -38,6 +49,7 @@ class Endpoint:
     Attributes:
         observers: called after each event that the node has handled, with its wishes.
         node_epoch: which of the node's lives this is.
+        rekeyed: nodes that have gone over to another key on some channel, this one included.
         unsynced: channels whose other end has not yet said that our state is whole (P19).
         stopped: why the node may not go on, if so; it answers nothing any more.
         orders: what operators have ordered here (P70).
@@ -60,6 +72,7 @@ class Endpoint:
         self.node_epoch = 1
         self._nonce = b""
         self._asked_us = Micros(0)
+        self.rekeyed: dict[NodeId, None] = {}
         self.unsynced: dict[_ChannelKey, None] = {}
         self.stopped = ""
         self.orders = Approvals()
@@ -89,6 +102,8 @@ class Endpoint:
                     return self._ordered(now_us, event.message, event.sender)
             elif type(event) is Restarted:
                 return self._restart(now_us, event)
+            elif type(event) is Rotated:
+                return self._rotate(now_us, event)
             elif type(event) is TimerFired and event.name == TEND:
                 return self._tend(now_us)
             elif type(event) is Poisoned:
@@ -114,7 +129,11 @@ class Endpoint:
         """Let the node see frames that are in order."""
         out: list[Output] = []
         for ready in frames:
-            effects = self._decide(now_us, ready)
+            if type(ready.message) is KeyRotated:
+                self.rekeyed[ready.sender] = None
+                effects: Sequence[Effect] = ()
+            else:
+                effects = self._decide(now_us, ready)
             if self.observers:
                 self._tell(now_us, ready, effects)
             if effects:
@@ -285,6 +304,29 @@ class Endpoint:
         effects = self._decide(now_us, event)
         self._tell(now_us, event, effects)
         return [*self._wrap(now_us, effects), *self._ask_all(now_us), self._arm(now_us)]
+
+    def claims(self, domain: bytes, public: bytes) -> list[bytes]:
+        """Return what a new key must sign to be in force on each channel from now on (P67)."""
+        return [
+            claim(domain, (self.name, *key), Place(outbox.chan_epoch, outbox.next_seq), public)
+            for key, outbox in self.outboxes.items()
+        ]
+
+    def _rotate(self, now_us: Micros, event: Rotated) -> list[Output]:
+        """Say on every channel that all behind is under a new key (P67); the node may count it."""
+        out: list[Output] = []
+        words: list[Send] = []
+        for (key, outbox), proof in zip(self.outboxes.items(), event.proofs, strict=True):
+            word = KeyRotated(
+                public_key=event.public_key, effective_seq=outbox.next_seq + 1, proof=proof
+            )
+            words.append(Send(*key, word))
+            self._put(now_us, words[-1], out)
+            outbox.rotate(event.public_key)
+        self.rekeyed[self.name] = None
+        effects = self._decide(now_us, event)
+        self._tell(now_us, event, [*words, *effects])
+        return [*out, *self._wrap(now_us, effects)]
 
     def _ask_all(self, now_us: Micros) -> list[Output]:
         self._asked_us = now_us

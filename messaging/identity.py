@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import msgspec
 from msgspec import Meta
@@ -22,25 +22,34 @@ from nacl.bindings import (
 from nacl.exceptions import CryptoError
 
 from messaging.codec import FRAME_BYTES_MAX, decode_event, decode_frame
+from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputRefused
+from messaging.link_control import KeyRotated
 from messaging.node import Event
+from messaging.rotation import FIRST_KEY, claim_of
 from messaging.units import NodeId
 
 SEED_BYTES = 32
 NO_DIGEST = bytes(32)  # what the first frame of a stream links to, and one outside any
 SEALED_BYTES_MAX = FRAME_BYTES_MAX
 PURPOSE = b"omnimargin/v1/frame/"
+KEY_PURPOSE = b"omnimargin/v1/key/"
 VOUCHED_MAX = 2_048  # digests to remember of frames that have not come yet
-_ABSENT = object()
+_NOBODY = (NodeId(""), b"")
 
 Digest32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
 class Link(NamedTuple):
-    """What ties a frame into its stream: the digest before, and its own."""
+    """What ties a frame into its stream: the digest before, its own, and whose word it is.
+
+    Attributes:
+        key: public key that signed it; FIRST_KEY if it is the one of the configuration.
+    """
 
     before: bytes
     digest: bytes
+    key: bytes = FIRST_KEY
 
 
 class Sealed(
@@ -72,7 +81,7 @@ class Sealed(
         return digest_of(self.domain, self.key, self.before, self.frame)
 
     def link(self) -> Link:
-        """Return what ties the frame into its stream."""
+        """Return what ties the frame into its stream; it names no key."""
         return Link(self.before, self.digest())
 
 
@@ -89,7 +98,7 @@ _SEALED = b"\x96\xa8sealed.1"  # how the bytes of a sealed frame begin
 def read_entry(data: bytes) -> tuple[Event, Link | None]:
     """Return an event of a journal; a frame is there as it came, sealed, and has a link.
 
-    Its signature was checked before it went into the journal.
+    Its signature was checked before it went into the journal; the link names no key.
 
     Raises:
         FrameRefused: neither a sealed frame nor an event of this version.
@@ -127,13 +136,13 @@ class Signer:
     """One node's private key."""
 
     def __init__(self, domain: bytes, seed: bytes) -> None:
-        self._domain = domain
+        self.domain = domain
         self.public, self._secret = crypto_sign_seed_keypair(seed)
         self._key = key_id(self.public)
 
     def digest(self, frame: bytes, before: bytes) -> bytes:
         """Return the digest that a seal around `frame` would have."""
-        return digest_of(self._domain, self._key, before, frame)
+        return digest_of(self.domain, self._key, before, frame)
 
     def seal(self, frame: bytes, before: bytes) -> tuple[bytes, bytes]:
         """Return the sealed frame, and its digest for the stream's next one.
@@ -141,7 +150,7 @@ class Signer:
         Raises:
             FrameRefused: it would be larger than any receiver accepts.
         """
-        domain, key, digest = self._domain, self._key, self.digest(frame, before)
+        domain, key, digest = self.domain, self._key, self.digest(frame, before)
         sealed = _encoder.encode(Sealed(domain, key, before, frame, self._sign(digest)))
         if len(sealed) > SEALED_BYTES_MAX:
             raise FrameRefused(
@@ -149,17 +158,58 @@ class Signer:
             )
         return sealed, digest
 
-    def _sign(self, digest: bytes) -> bytes:
-        return crypto_sign(PURPOSE + digest, self._secret)[:crypto_sign_BYTES]
+    def vouch(self, claim: bytes) -> bytes:
+        """Return the signature that brings this key into force in one channel (P67)."""
+        return self._sign(claim, KEY_PURPOSE)
+
+    def _sign(self, digest: bytes, purpose: bytes = PURPOSE) -> bytes:
+        return crypto_sign(purpose + digest, self._secret)[:crypto_sign_BYTES]
+
+
+class Retired(Signer):
+    """A key whose private half is gone: it names what it has signed, and signs nothing more."""
+
+    def __init__(self, domain: bytes, public: bytes) -> None:
+        self.domain = domain
+        self.public, self._secret = public, b""
+        self._key = key_id(public)
+
+    def _sign(self, digest: bytes, purpose: bytes = PURPOSE) -> bytes:
+        raise InputRefused(f"key {self._key.hex()}", expected="its private half", found="none")
 
 
 class Verifier:
-    """The public keys of a deployment."""
+    """The public keys of a deployment, and those that nodes have gone over to since (P67).
+
+    It says whose a frame is, under any of a node's keys; which of them counts where a frame
+    stands, only its channel knows (`Durable.admit`).
+    """
 
     def __init__(self, domain: bytes, public: Mapping[NodeId, bytes]) -> None:
         self._domain = domain
         self._public = dict(public)
         self._keys = {node: key_id(key) for node, key in public.items()}
+        self._later: dict[bytes, tuple[NodeId, bytes]] = {}
+
+    def knowing(self, later: Iterable[tuple[NodeId, bytes]]) -> Self:
+        """Return a copy that also knows these public keys, each with its node."""
+        other = type(self)(self._domain, self._public)
+        other._later = {key_id(public): (node, public) for node, public in later}
+        return other
+
+    def learn(self, frame: Envelope, word: KeyRotated) -> None:
+        """Know the key that a frame brings into force from now on; the frame is authentic.
+
+        Raises:
+            FrameRefused: the new key has not signed for this very place.
+        """
+        public = word.public_key
+        if word.effective_seq != frame.seq + 1:
+            expected = f"effective number {frame.seq + 1}"
+            raise FrameRefused(f"expected {expected}, found {word.effective_seq}")
+        if not self._valid(public, word.proof, KEY_PURPOSE, claim_of(self._domain, frame, public)):
+            raise FrameRefused("expected a proof by the new key, found another")
+        self._later[key_id(public)] = (frame.sender, public)
 
     def open(self, data: bytes, sender: NodeId) -> Sealed:
         """Return a sealed frame of `sender`; its signature is valid.
@@ -176,18 +226,25 @@ class Verifier:
             FrameRefused: as `open`.
         """
         sealed = self._shape(data, sender)
-        link = sealed.link()
+        link = self.link(sealed, sender)
         self._verify(sealed, link.digest, sender)
         return sealed, link
 
+    def link(self, sealed: Sealed, sender: NodeId) -> Link:
+        """Return what ties a frame of `sender` into its stream."""
+        if sealed.key == self._keys[sender]:
+            return sealed.link()
+        return Link(sealed.before, sealed.digest(), self._later[sealed.key][1])
+
     def open_row(
-        self, row: Sequence[bytes], sender: NodeId, vouched: dict[bytes, object]
+        self, row: Sequence[bytes], sender: NodeId, vouched: dict[bytes, bytes]
     ) -> list[Sealed | FrameRefused]:
         """Return what `open` would return or raise for each, verifying as few as can be.
 
         A frame is authentic if its signature is, or if an authentic frame of its stream links
-        to its digest. `vouched` holds digests that authentic frames have linked to and that
-        have not been seen yet; it is kept from row to row, and bounded.
+        to its digest under the same key: an old key vouches for nothing under a new one.
+        `vouched` holds digests that authentic frames have linked to and that have not been seen
+        yet; it is kept from row to row, and bounded.
         """
         found: list[Sealed | FrameRefused] = []
         places: dict[bytes, list[int]] = {}
@@ -205,18 +262,19 @@ class Verifier:
             sealed_or_gone = left.pop(digest, None)
             if not isinstance(sealed_or_gone, Sealed):
                 continue
-            if vouched.pop(digest, _ABSENT) is _ABSENT:
+            key = sealed_or_gone.key
+            if vouched.pop(digest, None) != key:
                 refusal = self._refusal([found[place] for place in places[digest]], sender)
                 if refusal is not None:
                     for place in places[digest]:
                         found[place] = refusal
                     continue
             before = sealed_or_gone.before
-            while (link := left.pop(before, None)) is not None:
-                assert isinstance(link, Sealed)
+            while isinstance(link := left.get(before), Sealed) and link.key == key:
+                del left[before]
                 before = link.before
             if before != NO_DIGEST:
-                vouched[before] = None
+                vouched[before] = key
         while len(vouched) > VOUCHED_MAX:
             del vouched[next(iter(vouched))]
         return found
@@ -230,7 +288,8 @@ class Verifier:
             raise FrameRefused(f"expected a sealed frame, found {error}") from None
         if sealed.domain != self._domain:
             raise FrameRefused("expected a frame of this deployment, found one of another")
-        if sealed.key != self._keys.get(sender):
+        known = sealed.key == self._keys.get(sender)
+        if not known and self._later.get(sealed.key, _NOBODY)[0] != sender:
             raise FrameRefused(f"expected the key of {sender}, found {sealed.key.hex()}")
         return sealed
 
@@ -249,11 +308,17 @@ class Verifier:
         return refused
 
     def _verify(self, sealed: Sealed, digest: bytes, sender: NodeId) -> None:
-        message = PURPOSE + digest
+        known = sealed.key == self._keys[sender]
+        public = self._public[sender] if known else self._later[sealed.key][1]
+        if not self._valid(public, sealed.signature, PURPOSE, digest):
+            raise FrameRefused(f"expected a signature of {sender}, found another")
+
+    def _valid(self, public: bytes, signature: bytes, purpose: bytes, digest: bytes) -> bool:
         try:
-            crypto_sign_open(sealed.signature + message, self._public[sender])
+            crypto_sign_open(signature + purpose + digest, public)
         except CryptoError:
-            raise FrameRefused(f"expected a signature of {sender}, found another") from None
+            return False
+        return True
 
 
 def write_keys(folder: Path, nodes: Iterable[NodeId]) -> None:
@@ -268,13 +333,72 @@ def write_keys(folder: Path, nodes: Iterable[NodeId]) -> None:
         (folder / f"{node}.pub").write_text(public.hex() + "\n")
 
 
+def add_key(folder: Path, node: NodeId) -> Path:
+    """Put a new private key beside those that a node has; it goes over to it as it next starts.
+
+    The file is whole or not there: `<node>.key.2`, `<node>.key.3`, ...
+
+    Raises:
+        InputRefused: no such node, or it cannot be written.
+    """
+    if not (folder / f"{node}.pub").exists():
+        raise InputRefused(str(folder), expected=f"keys of {node}", found="none")
+    number = max(_later_numbers(folder, node), default=1) + 1
+    path = folder / f"{node}.key.{number}"
+    try:
+        _write_seed(folder / f"{node}.key.new", os.urandom(SEED_BYTES))
+        (folder / f"{node}.key.new").rename(path)
+        _sync(folder)  # what is said of a key must not outlive it
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise InputRefused(str(path), expected="a file to write", found=found) from None
+    return path
+
+
+def _sync(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _write_seed(path: Path, seed: bytes) -> None:
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(seed)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def read_signer(folder: Path, node: NodeId, domain: bytes) -> Signer:
-    """Return the signer of a node.
+    """Return the signer of a node's first key; one that signs no more if only later ones are left.
 
     Raises:
         InputRefused: no key, or others may read it.
     """
     path = folder / f"{node}.key"
+    if not path.exists() and _later_numbers(folder, node):
+        return Retired(domain, _read_public(folder / f"{node}.pub"))
+    return Signer(domain, _read_seed(path))
+
+
+def read_later_signers(folder: Path, node: NodeId, domain: bytes) -> list[Signer]:
+    """Return the signers of the keys that a node has got since, the newest last (P67).
+
+    Raises:
+        InputRefused: as `read_signer`.
+    """
+    numbers = sorted(_later_numbers(folder, node))
+    return [Signer(domain, _read_seed(folder / f"{node}.key.{number}")) for number in numbers]
+
+
+def _later_numbers(folder: Path, node: NodeId) -> list[int]:
+    found = (path.suffix[1:] for path in folder.glob(f"{node}.key.*"))
+    return [int(number) for number in found if number.isdigit()]
+
+
+def _read_seed(path: Path) -> bytes:
     try:
         mode, seed = path.stat().st_mode & 0o777, path.read_bytes()
     except OSError as error:
@@ -284,25 +408,27 @@ def read_signer(folder: Path, node: NodeId, domain: bytes) -> Signer:
         raise InputRefused(str(path), expected="mode 0600", found=f"{mode:04o}")
     if len(seed) != SEED_BYTES:
         raise InputRefused(str(path), expected=f"{SEED_BYTES} bytes", found=len(seed))
-    return Signer(domain, seed)
+    return seed
 
 
 def read_verifier(folder: Path, domain: bytes) -> Verifier:
-    """Return the public keys in a folder.
+    """Return the public keys in a folder: of each node the first.
 
     Raises:
         InputRefused: one of them is no key.
     """
-    public: dict[NodeId, bytes] = {}
-    for path in sorted(folder.glob("*.pub")):
-        try:
-            key = bytes.fromhex(path.read_text())
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputRefused(str(path), expected="a public key", found=reason) from None
-        except ValueError:
-            key = b""
-        if len(key) != 32:
-            raise InputRefused(str(path), expected="64 hex digits", found="something else")
-        public[NodeId(path.stem)] = key
+    public = {NodeId(path.stem): _read_public(path) for path in sorted(folder.glob("*.pub"))}
     return Verifier(domain, public)
+
+
+def _read_public(path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(path.read_text())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputRefused(str(path), expected="a public key", found=reason) from None
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise InputRefused(str(path), expected="64 hex digits", found="something else")
+    return key

@@ -1,13 +1,14 @@
-"""What the two ends of a channel say to each other outside its row, with `seq` 0 (P17).
+"""What the two ends of a channel say to each other; the nodes behind it do not see it.
 
-Lost or repeated, it costs time only; the nodes behind the channels do not see it.
+All but `KeyRotated` stands outside the row, with `seq` 0 (P17): lost or repeated, it costs time
+only.
 """
 
 from enum import StrEnum
 
 import msgspec
 
-from messaging.fields import Count, Nonce
+from messaging.fields import Count, Nonce, PublicKey, Signature
 
 
 class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="acknowledged"):
@@ -46,3 +47,15 @@ class ResyncTold(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resyn
 
     nonce: Nonce
     answer: ResyncAnswer
+
+
+class KeyRotated(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="key_rotated"):
+    """Behind this frame all of the channel is under a new key, and nothing else is (P67).
+
+    Either way, in the row: sent again until acknowledged. `proof` is the new key's signature over
+    what `messaging.rotation.claim` returns; the seal is under the key before.
+    """
+
+    public_key: PublicKey
+    effective_seq: Count
+    proof: Signature

@@ -31,7 +31,13 @@ from messaging.fields import (
     Time,
 )
 from messaging.fields import Family as Family
-from messaging.link_control import Acknowledged, ResendRequested, ResyncAsked, ResyncTold
+from messaging.link_control import (
+    Acknowledged,
+    KeyRotated,
+    ResendRequested,
+    ResyncAsked,
+    ResyncTold,
+)
 from messaging.operator_orders import OperatorOrdered
 from messaging.units import Ppm
 
@@ -404,6 +410,7 @@ class HaltReason(StrEnum):
     FILLED_TOO_MUCH = "filled_too_much"
     EQUIVOCATED = "equivocated"
     FINALITY_VIOLATED = "finality_violated"  # a block that it had called final is gone (P56)
+    KEY_REVOKED = "key_revoked"  # nothing: its key is taken out of the configuration (P68)
     WATCHDOG = "watchdog"  # the monitor has found money that does not add up
 
 
@@ -479,4 +486,5 @@ Message: TypeAlias = (
     | ResendRequested
     | ResyncAsked
     | ResyncTold
+    | KeyRotated
 )

@@ -7,7 +7,7 @@ import msgspec
 
 from messaging.effects import Effect
 from messaging.envelope import Envelope
-from messaging.fields import Count, Epoch, Family, NodeName, Nonce
+from messaging.fields import Count, Epoch, Family, NodeName, Nonce, PublicKey, Signature
 from messaging.operator_orders import OperatorOrdered
 from messaging.units import Micros, NodeId
 
@@ -76,9 +76,37 @@ class Approved(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True)
     operators: tuple[NodeName, ...]
 
 
+@final
+class Rotated(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """The node has a new key, and goes over to it on every channel now (P67).
+
+    Attributes:
+        public_key: of the new key; the private one is in no journal.
+        proofs: the new key's signatures, a channel each, in the order of the outboxes.
+    """
+
+    public_key: PublicKey
+    proofs: tuple[Signature, ...]
+
+
+@final
+class KeyRevoked(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """The keys of a peer count no more, none of them; people have decided so (P68)."""
+
+    peer: NodeName
+
+
 # The last two are never in a journal: the endpoint makes them of what is.
 Event: TypeAlias = (
-    Envelope | TimerFired | Contradicted | Restarted | Poisoned | PassedOver | Approved
+    Envelope
+    | TimerFired
+    | Contradicted
+    | Restarted
+    | Rotated
+    | KeyRevoked
+    | Poisoned
+    | PassedOver
+    | Approved
 )
 
 

@@ -14,7 +14,13 @@ from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
 from messaging.fields import BlockHeight, Count, Epoch, Family, NodeName, Time
 from messaging.identity import Sealed
-from messaging.link_control import Acknowledged, ResendRequested, ResyncAsked, ResyncTold
+from messaging.link_control import (
+    Acknowledged,
+    KeyRotated,
+    ResendRequested,
+    ResyncAsked,
+    ResyncTold,
+)
 from messaging.messages import (
     CHANNEL_FAMILIES,
     BucketsAsked,
@@ -64,11 +70,12 @@ TO_HUB: dict[Family, frozenset[type]] = {
             DigestTold,
             BucketsTold,
             RowsTold,
+            KeyRotated,
         )
     ),
-    Family.MARGIN_STATE: frozenset((StateReported, Watermark, ChainReorganised)),
+    Family.MARGIN_STATE: frozenset((StateReported, Watermark, ChainReorganised, KeyRotated)),
     Family.LIQUIDATION: frozenset(
-        (LiquidationFilled, LiquidationDone, Watermark, ChainReorganised)
+        (LiquidationFilled, LiquidationDone, Watermark, ChainReorganised, KeyRotated)
     ),
     Family.PRICE: frozenset((PricePublished,)),
     Family.CONTROL: frozenset((HaltOrdered,)),
@@ -85,10 +92,11 @@ TO_SPOKE: dict[Family, frozenset[type]] = {
             SpokeResumed,
             BucketsAsked,
             RowsAsked,
+            KeyRotated,
         )
     ),
-    Family.MARGIN_STATE: frozenset((MarginSet,)),
-    Family.LIQUIDATION: frozenset((LiquidationOrdered, LiquidationAcknowledged)),
+    Family.MARGIN_STATE: frozenset((MarginSet, KeyRotated)),
+    Family.LIQUIDATION: frozenset((LiquidationOrdered, LiquidationAcknowledged, KeyRotated)),
     Family.PRICE: frozenset((MarketMoved,)),
     Family.ORDER: frozenset((OrderPlaced,)),
     Family.CONTROL: frozenset((LinkChanged,)),

@@ -11,6 +11,7 @@ from messaging.identity import Link, Verifier
 from messaging.lineage import Place
 from messaging.messages import ChainReorganised
 from messaging.node import Contradicted
+from messaging.rotation import FIRST_KEY, Keys
 
 REMEMBERED_MAX = 2_048  # frames of a channel: all that can be parked, and as many behind them
 
@@ -18,9 +19,10 @@ REMEMBERED_MAX = 2_048  # frames of a channel: all that can be parked, and as ma
 class Witness:
     """The newest frames of one channel, by their place in it."""
 
-    __slots__ = ("_after", "_seen")
+    __slots__ = ("_after", "_key", "_seen")
 
     def __init__(self) -> None:
+        self._key = FIRST_KEY  # in force behind the newest of them
         # Plain values, for every snapshot has them: digest before, own digest, whose digest
         # that before is, place in the journal.
         self._seen: dict[int, tuple[bytes, bytes, int, int]] = {}
@@ -42,6 +44,19 @@ class Witness:
             if seen[after][0] != link.digest:
                 return seen[after][3]
         return None
+
+    def turn(self, keys: Keys) -> None:
+        """Forget what a key before the newest has signed, but for the frame that said so (P67).
+
+        Whoever has stolen an old key must not convict its owner of what it signs.
+        """
+        if keys.newest == self._key:
+            return
+        assert keys.said is not None
+        last = _key(keys.said)
+        kept = {last: self._seen[last]} if last in self._seen else {}
+        self._key, self._seen = keys.newest, kept
+        self._after = {one[2]: (last,) for one in kept.values()}
 
     def note(self, frame: Envelope, link: Link, place: int) -> None:
         """Remember a frame that contradicts none."""
@@ -76,14 +91,20 @@ def follows(frame: Envelope) -> Place:
     return Place(epoch, frame.seq - 1)
 
 
-def proof(found: Contradicted, verifier: Verifier) -> str:
+def proof(found: Contradicted, verifier: Verifier, keys: Keys | None = None) -> str:
     """Return what two frames prove, from their bytes and public keys alone (P64).
+
+    `keys` are those of the channel if the peer has gone over to a new one there; `verifier` knows
+    them as well.
 
     Raises:
         FrameRefused: they prove nothing: not signed by the peer, or they can both stand.
     """
     one, other = (verifier.open(data, found.peer) for data in (found.first, found.second))
     first, second = decode_frame(one.frame), decode_frame(other.frame)
+    for sealed, frame in ((one, first), (other, second)):
+        if verifier.link(sealed, found.peer).key != (keys or Keys()).at(place_of(frame)):
+            raise FrameRefused(f"expected the key in force at number {frame.seq}, found another")
     channels = [(f.sender, f.receiver, f.family) for f in (first, second)]
     if channels[0] != channels[1]:
         raise FrameRefused(f"expected frames of one channel, found {channels[0]}, {channels[1]}")

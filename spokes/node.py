@@ -24,7 +24,7 @@ from messaging.messages import (
     SpokeResumed,
     Watermark,
 )
-from messaging.node import Approved, Contradicted, Event, PassedOver, Restarted, TimerFired
+from messaging.node import Approved, Contradicted, Event, PassedOver, Restarted, Rotated, TimerFired
 from messaging.operator_orders import PeerNamed
 from messaging.units import Micros
 from spokes import closing, digests, funding, orders, reservation, rollback
@@ -71,6 +71,8 @@ class Spoke:
             return ()
         if type(event) is Approved:
             return self._resumed(event)
+        if type(event) is Rotated:
+            return ()
         assert type(event) is Envelope
         message = event.message
         if type(message) is MarketMoved:

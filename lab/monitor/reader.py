@@ -11,6 +11,7 @@ from messaging.codec import decode_frame
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
 from messaging.identity import Verifier
+from messaging.link_control import KeyRotated
 from messaging.topics import DELIVERED, dead_letters, routes
 from messaging.units import HUB, RELAY, NodeId
 
@@ -43,7 +44,7 @@ class Reader:
             self._senders[route.topic] = route.sender
             if route.relayed:
                 self._senders[route.read_from] = route.sender
-        self._vouched: dict[str, dict[bytes, object]] = {}
+        self._vouched: dict[str, dict[bytes, bytes]] = {}
         self._dead = {dead_letters(node): node for node in (HUB, *books.spokes, RELAY)}
         self.next_offsets = dict.fromkeys(self.topics(), 0)
 
@@ -62,12 +63,18 @@ class Reader:
             return
         vouched = self._vouched.setdefault(topic, {})
         values = [value for _, value, _ in fresh]
-        opened = self._verifier.open_row(values, self._senders[topic], vouched)
-        for (offset, _, headers), sealed in zip(fresh, opened, strict=True):
+        sender = self._senders[topic]
+        opened = self._verifier.open_row(values, sender, vouched)
+        for number, (offset, _, headers) in enumerate(fresh, start=1):
+            sealed = opened[number - 1]
             try:
                 if isinstance(sealed, FrameRefused):
                     raise sealed
-                self._feed(topic, decode_frame(sealed.frame), headers)
+                frame = decode_frame(sealed.frame)
+                if type(frame.message) is KeyRotated:  # those behind it are under a key unknown
+                    self._verifier.learn(frame, frame.message)
+                    opened[number:] = self._verifier.open_row(values[number:], sender, vouched)
+                self._feed(topic, frame, headers)
             except FrameRefused as error:
                 self._refuse(topic, offset, error)
 

@@ -1,4 +1,4 @@
-"""The commands of the live stack: up, down, status, prepare, link, operate."""
+"""The commands of the live stack: up, down, status, prepare, link, rotate, operate."""
 
 import re
 import sys
@@ -37,6 +37,7 @@ from lab.stack.options import (
 )
 from lab.stack.plan import read_plan
 from lab.stack.prepare import Choices, in_use, roles_of, set_up
+from lab.stack.rotate import rotate
 from lab.stack.up import Wishes, bring_up
 from lab.stack.view import by_their_word, gather
 from messaging.errors import InputRefused
@@ -67,6 +68,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("down")(down_command)
     app.command("status")(status_command)
     app.command("link", epilog=_LINK_EXAMPLES)(link_command)
+    app.command("rotate")(rotate_command)
     app.command("prepare")(prepare_command)
     app.add_typer(operate.app, name="operate")
 
@@ -192,6 +194,20 @@ def link_command(
     )
     from_us = change_link(where, plan, scenario, change)
     sys.stdout.write(f"{source} {target}: {latency} from scenario time {table.hms(from_us)} on\n")
+
+
+def rotate_command(
+    node: Annotated[str, typer.Argument(help="hub or a spoke.")],
+    folder: Folder = None,
+) -> None:
+    """Give the hub or a spoke a new key; it goes over to it as it starts again.
+
+    In a stack that runs here its process is stopped, and its supervisor starts it. The old private
+    key is needed until everything said under it is acknowledged.
+    """
+    path, stopped = rotate(folders.chosen(folder), NodeId(node))
+    when = "it starts again now" if stopped else f"in force as {node} next starts"
+    sys.stdout.write(f"{path}: {when}\n")
 
 
 def prepare_command(

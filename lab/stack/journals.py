@@ -20,7 +20,7 @@ from lab.world import World, build
 from messaging.durable import DELIVERY, TIMER, Durable
 from messaging.endpoint import Endpoint
 from messaging.errors import InputRefused, ReplayDiverged
-from messaging.identity import read_entry, read_signer
+from messaging.identity import read_entry, read_later_signers, read_signer
 from messaging.node import Event, TimerFired
 from messaging.record import Record
 from messaging.store import Store
@@ -113,9 +113,12 @@ def verify(folder: Path) -> dict[NodeId, int]:
 
 def _verify(folder: Path, plan: Plan, scenario: Scenario, name: NodeId) -> int:
     signer = read_signer(folder / KEYS, name, plan.domain)
+    later = read_later_signers(folder / KEYS, name, plan.domain)
     identity = {"role": name, "deployment": plan.deployment}
     with Store(folder / f"{name}.db", identity) as store, TemporaryDirectory() as scratch:
-        live = Durable(endpoint_of(scenario, name), store, signer)  # as a new process would be
+        live = Durable(
+            endpoint_of(scenario, name), store, signer, later=later
+        )  # as a new process would be
         entries, snapshot = list(store.entries()), store.snapshot()
         lives = [(live.place, live.fingerprint())]
         if snapshot is not None and snapshot.fingerprint:
@@ -123,7 +126,7 @@ def _verify(folder: Path, plan: Plan, scenario: Scenario, name: NodeId) -> int:
         for place, expected in dict.fromkeys(lives):
             with Store(Path(scratch) / f"{place}.db", identity) as again:
                 again.commit([entry for entry in entries if entry.place <= place])
-                fold = Durable(endpoint_of(scenario, name), again, signer)
+                fold = Durable(endpoint_of(scenario, name), again, signer, later=later)
             found = fold.fingerprint()
             if (fold.place, found) != (place, expected):
                 raise ReplayDiverged(place, fold.at_us, name, expected=expected, found=found)

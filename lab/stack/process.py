@@ -43,7 +43,7 @@ from messaging.drivers.kafka import KafkaNode
 from messaging.drivers.relay import Bridges, Relay
 from messaging.durable import Durable
 from messaging.errors import OmnimarginError
-from messaging.identity import read_signer, read_verifier
+from messaging.identity import read_later_signers, read_signer, read_verifier
 from messaging.store import Store
 from messaging.topics import routes
 from messaging.units import (
@@ -100,7 +100,9 @@ def node(folder: Path, plan: Plan, scenario: Scenario, store: Store, name: NodeI
     """
     names = world.names_of(scenario)
     endpoint = endpoint_of(scenario, name)
-    durable = Durable(endpoint, store, read_signer(folder / KEYS, name, plan.domain))
+    keys = folder / KEYS
+    later = read_later_signers(keys, name, plan.domain)
+    durable = Durable(endpoint, store, read_signer(keys, name, plan.domain), later=later)
     settle_us = None if plan.settle_ms < 0 else Micros(int(plan.settle_ms * 1_000 * plan.speed))
     people = (*reversed(OPERATORS), MONITOR)  # before the others, in whatever order
     everyone = (*people, MARKET, ORACLE, TRADERS, *names, HUB)
@@ -110,7 +112,7 @@ def node(folder: Path, plan: Plan, scenario: Scenario, store: Store, name: NodeI
         store,
         routes(names),
         connection=plan.connection(folder, principal_of(name)),
-        verifier=read_verifier(folder / KEYS, plan.domain),
+        verifier=read_verifier(keys, plan.domain).knowing(durable.later_keys()),
         ranks=ranks,
         clock=Clock(plan.epoch_ns, plan.speed),
         until_us=reading.duration_us(scenario),

@@ -53,7 +53,9 @@ REQUIRED = (
     *("reorg", "reorg before the frames below"),  # F8
     *("outlier", "stale"),  # F9
     *("forge", "said two things", "SpokeHalted: equivocated"),  # F10
+    *("leaked", "refused: expected no old key"),
     *("poison then retry", "WRITE_OFF", "skip, releases frozen", "resumed"),  # F11
+    *("rotated with frames in flight", "refused: expected a key in force"),
     *("lost last commit", "lost backup", "doubled", "restored", "stopped"),  # F5, F6
     *("ReservationGranted", "ReservationRenewed", "RevocationRequested", "CreditUsed"),
     *("ReservationGranted when closed", "ReservationRenewed when closed", "asked again"),

@@ -1,6 +1,6 @@
 """What befalls processes: they die, stand still, and have clocks of their own.
 
-Faults F4, F5 and F7 of docs/swarm.md.
+Faults F4, F5, F7 and F11 of docs/swarm.md.
 """
 
 from math import log
@@ -33,10 +33,13 @@ class Fates:
         self._losses = {name: Draws(options.seed, f"loss/{name}") for name in names}
         self._rounds = dict.fromkeys(names, 0)
         self._due = dict.fromkeys(names, 0)
+        self._rotations = {name: Draws(options.seed, f"rotation/{name}") for name in names}
+        self._rotates = dict.fromkeys(names, 0)
         self._ahead = {name: self._jumps(options, name) for name in names}
         self.healed = False
         for name in names:
             self._draw_due(name)
+            self._draw_rotation(name)
 
     def _jumps(self, options: Options, name: NodeId) -> list[tuple[int, int]]:
         """Return (from when, how far ahead [us]) of a clock; it is right at the beginning."""
@@ -58,16 +61,26 @@ class Fates:
             rounds = 1 + int(-log(1.0 - self._deaths[name].next()[0]) * mean)
             self._due[name] = self._rounds[name] + rounds
 
+    def _draw_rotation(self, name: NodeId) -> None:
+        """Draw in how many rounds somebody gives the process a new key, and starts it again."""
+        strength = self._faults.get("rotation", 0.0) or self._faults.get("leaked", 0.0)
+        if strength:
+            mean = 400.0 - 350.0 * strength
+            rounds = 1 + int(-log(1.0 - self._rotations[name].next()[0]) * mean)
+            self._rotates[name] = self._rounds[name] + rounds
+
     def jumps(self) -> list[Micros]:
         """Return when some clock jumps."""
         return [Micros(at_us) for ahead in self._ahead.values() for at_us, _ in ahead]
 
     def death(self, name: NodeId, now_us: Micros) -> Death | None:
         """See `messaging.drivers.mortal.Fate`."""
-        if self.healed or not self._due[name]:
+        if self.healed:
             return None
         self._rounds[name] += 1
-        if self._rounds[name] < self._due[name]:
+        if self._rounds[name] == self._rotates[name]:
+            return self._rotation(name)
+        if not self._due[name] or self._rounds[name] < self._due[name]:
             return None
         draws = self._deaths[name].next()
         self._draw_due(name)
@@ -87,6 +100,20 @@ class Fates:
             truncated=truncated,
             rewound=int(REWOUND * draws[7]) if "rewind" in self._faults else 0,
             loss=self._loss(name),
+        )
+
+    def _rotation(self, name: NodeId) -> Death:
+        """Draw how a process is stopped to be given a new key; often it dies again at once."""
+        draws = self._rotations[name].next()
+        self._draw_rotation(name)
+        self._struck(FAULTS["rotation"])
+        if self._due[name] and draws[0] < 0.5:
+            self._due[name] = self._rounds[name] + 1 + int(4 * draws[1])
+        return Death(
+            point=_POINTS[int(len(_POINTS) * draws[2])],
+            down_us=int(-log(1.0 - draws[3]) * 2.0 * SECOND_US),
+            again=int(2 * draws[4]),
+            rotated=True,
         )
 
     def _loss(self, name: NodeId) -> Loss:

@@ -6,33 +6,31 @@ a swarm is clever enough to write another's name. Each seed of a hundred uses th
 
 from collections.abc import Mapping
 from enum import StrEnum
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
-from messaging.errors import FrameRefused
-from messaging.identity import Sealed, Signer, Verifier, domain_of, key_id
+from messaging.identity import PURPOSE, Sealed, Signer, Verifier, domain_of, key_id
 from messaging.units import HUB, NodeId
 
 DOMAIN = domain_of("swarm", "swarm", HUB)
 
 
-def _mark(public: bytes, digest: bytes) -> bytes:
+def _mark(public: bytes, purpose: bytes, digest: bytes) -> bytes:
     """Return 64 bytes that say who signed what; who cheats in a swarm cannot write them."""
-    return public + digest
+    return public + (digest if purpose is PURPOSE else sha256(purpose + digest).digest())
 
 
 class KeyedSigner(Signer):
     """Signs with what stands for its public key; nobody in a simulation looks that up."""
 
-    def _sign(self, digest: bytes) -> bytes:
-        return _mark(self.public, digest)
+    def _sign(self, digest: bytes, purpose: bytes = PURPOSE) -> bytes:
+        return _mark(self.public, purpose, digest)
 
 
 class KeyedVerifier(Verifier):
     """Checks what `KeyedSigner` has signed."""
 
-    def _verify(self, sealed: Sealed, digest: bytes, sender: NodeId) -> None:
-        if sealed.signature != _mark(self._public[sender], digest):
-            raise FrameRefused(f"expected a signature of {sender}, found another")
+    def _valid(self, public: bytes, signature: bytes, purpose: bytes, digest: bytes) -> bool:
+        return signature == _mark(public, purpose, digest)
 
 
 class UncheckedVerifier(Verifier):
@@ -50,9 +48,10 @@ class Seals(StrEnum):
     UNCHECKED = "unchecked"
 
 
-def signer_of(name: NodeId, seals: Seals) -> Signer:
-    """Return the signer of a name, the same in every run."""
-    seed = blake2b(name.encode(), digest_size=32).digest()
+def signer_of(name: NodeId, seals: Seals, number: int = 1) -> Signer:
+    """Return the signer of a name's first key, or of a later one, the same in every run."""
+    named = name if number == 1 else f"{name}/{number}"
+    seed = blake2b(named.encode(), digest_size=32).digest()
     return (Signer if seals is Seals.REAL else KeyedSigner)(DOMAIN, seed)
 
 

@@ -105,9 +105,10 @@ def state_hash(endpoint: Endpoint) -> str:
 def _applied(process: Process, parcel: Parcel) -> Envelope | None:
     """Return the frame in a parcel if the node has taken it in, not refused or dropped it."""
     try:
-        sealed = process.verifier.open(parcel.data, parcel.route.sender)
+        sealed, link = process.verifier.open_linked(parcel.data, parcel.route.sender)
         frame = decode_frame(sealed.frame)
         parcel.route.check(frame)
+        process.durable.admit(frame, link)
     except FrameRefused:
         return None
     if process.durable.is_repeat(parcel.route, frame):

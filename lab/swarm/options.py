@@ -24,7 +24,7 @@ FAULTS = {
     "death": "F5", "pause": "F5", "crash_loop": "F5",
     "twin": "F5", "lost_commit": "F6", "backup": "F6",
     "skew": "F7", "halt": "F8", "reorg": "F8", "outlier": "F9", "stale": "F9",
-    "forge": "F10", "spam": "F10", "operator": "F11",
+    "forge": "F10", "spam": "F10", "leaked": "F10", "operator": "F11", "rotation": "F11",
     "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
 }  # fmt: skip
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back

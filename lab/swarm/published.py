@@ -5,6 +5,7 @@ through anew, by fresh nodes, and must give each frame as it was published, byte
 place in a stream never stands for two frames; each seal holds and links to the one before.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
@@ -17,7 +18,9 @@ from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InvariantViolated
 from messaging.identity import NO_DIGEST, Sealed, Verifier, read_entry
 from messaging.lineage import Place
+from messaging.link_control import KeyRotated
 from messaging.messages import CHANNEL_FAMILIES
+from messaging.rotation import Keys
 from messaging.topics import Route, topic_of
 from messaging.units import Micros, NodeId
 from messaging.witness import follows, place_of
@@ -72,10 +75,16 @@ class Published:
         return len(self.frames)
 
     def _check_seals(self, verifier: Verifier) -> None:
-        for (topic, (_, seq)), data in self.frames.items():
-            frame = _frame_of(data)
+        verifier, keys = verifier.knowing(()), defaultdict[str, Keys](Keys)
+        for (topic, place), data in sorted(self.frames.items()):
+            seq, frame = place.seq, _frame_of(data)
             try:
-                sealed = verifier.open(data, frame.sender)
+                sealed, link = verifier.open_linked(data, frame.sender)
+                if link.key != keys[topic].at(place):
+                    raise FrameRefused("expected the key in force, found another")
+                if type(frame.message) is KeyRotated:
+                    verifier.learn(frame, frame.message)
+                    keys[topic].rotate(place, frame.message.public_key)
             except FrameRefused as error:
                 raise InvariantViolated("INV16", f"{topic} {seq}: {error}") from None
             before = self.frames.get((topic, follows(frame)))

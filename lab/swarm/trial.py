@@ -29,7 +29,8 @@ from messaging.effects import Effect
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated, OmnimarginError, ReplayDiverged
-from messaging.identity import NO_DIGEST
+from messaging.identity import NO_DIGEST, Signer, key_id
+from messaging.link_control import KeyRotated
 from messaging.node import Event, TimerFired
 from messaging.poison import read_frame
 from messaging.topics import routes, topic_of
@@ -129,6 +130,7 @@ class Trial:
                 batch=options.batch,
                 snapshot_events=options.snapshot_events,
                 read=read_frame if self._people is None else self._people.read,
+                new_key=partial(self._new_key, name, seals),
             )
             for name in (*names, HUB)
         ]
@@ -154,6 +156,11 @@ class Trial:
             self._born,
         )
 
+    def _new_key(self, name: NodeId, seals: Seals, number: int) -> Signer:
+        signer = signer_of(name, seals, number)
+        self._wire.later[key_id(signer.public)] = signer
+        return signer
+
     def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
         if self._checker is None:
@@ -172,7 +179,11 @@ class Trial:
     def _note(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         """Keep the newest events for a finding; see that prints are the oracle's."""
         self._newest.append((now_us, name, event))
-        if type(event) is Envelope and event.sender == ORACLE:
+        if type(event) is not Envelope:
+            return
+        if type(event.message) is KeyRotated:
+            self._wire.turned.add((topic_of(event), key_id(event.message.public_key)))
+        if event.sender == ORACLE:
             known = event.message in self._wire.prints
             if not known:
                 raise InvariantViolated("INV16", f"expected a print of the oracle, found {event}")
@@ -247,9 +258,11 @@ class Trial:
 
     def _goes_on_alone(self) -> bool:
         """Tell whether all can come to rest without a person (P60, P65)."""
-        doubled = self.driver.counts["doubled"]
-        passed_over = self._people is not None and self._people.counts["skip, releases frozen"]
-        return not (self.driver.stopped or doubled or passed_over)
+        counts, people = self.driver.counts, self._people
+        passed_over = people is not None and people.counts["skip, releases frozen"]
+        # Who is put back behind a change of keys is not told so (P98).
+        lost = counts["rotated"] and any(process.restored for process in self._processes)
+        return not (self.driver.stopped or counts["doubled"] or passed_over or lost)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the nodes as they are, or as their stores give them."""

@@ -37,6 +37,8 @@ class Wire:
     Attributes:
         counts: how often what has happened.
         prints: all that the oracle has said, under its own signature.
+        later: signers of the keys that nodes have got since, by the key's id.
+        turned: topics whose readers know of a new key, with the key's id.
         healed: nothing but delay any more.
     """
 
@@ -75,6 +77,9 @@ class Wire:
         self._kept: list[tuple[Route, bytes]] = []
         self.counts: Counter[str] = Counter()
         self.prints: set[Message] = set()
+        self.later: dict[bytes, Signer] = {}
+        self.turned: set[tuple[str, bytes]] = set()
+        self._tried: set[str] = set()
         self.healed = False
 
     def carry(self, route: Route, seq: int, data: bytes, now_us: Micros) -> Iterable[Parcel]:
@@ -100,7 +105,8 @@ class Wire:
             self.counts["said two things"] += 1
             first = draws[5] < 0.5  # else the true one is there before
             lie_us = Micros((now_us + at_us) // 2) if first else held_us
-            lie = self._claiming_more(data, self._signers[self._liar])
+            key = _sealed.decode(data).key
+            lie = claiming_more(data, self.later.get(key, self._signers[self._liar]))
             found.append(Parcel(lie_us, route, lie))
         return found
 
@@ -201,27 +207,30 @@ class Wire:
             self._note("forge")
             early_us = Micros((now_us + at_us) // 2)  # before the frame that it is made of
             return [Parcel(early_us, route, self._forged(route, data, draw / forge))]
+        draw -= forge
+        if 0 <= draw < 0.5 * self._strength("leaked") and self._is_behind(route, data):
+            self._note("leaked")
+            early_us = Micros((now_us + at_us) // 2)
+            return [Parcel(early_us, route, claiming_more(data, self._signers[route.sender]))]
         return []
+
+    def _is_behind(self, route: Route, data: bytes) -> bool:
+        """Tell whether who has a node's first key is to forge this frame under it: a later one's.
+
+        Until its reader knows of the new key, whoever has the old one is the node: two of his
+        frames would convict it.
+        """
+        sealed, topic = _sealed.decode(data), route.topic
+        if sealed.key not in self.later or not decode_frame(sealed.frame).seq:
+            return False
+        early = topic not in self._tried
+        self._tried.add(topic)
+        return early or (topic, sealed.key) in self.turned
 
     def _forged(self, route: Route, data: bytes, draw: float) -> bytes:
         """Return a frame that claims more than the true one, under a signature that is not its."""
         strangers = self._strangers[route.sender]
-        return self._claiming_more(data, strangers[int(draw * len(strangers))])
-
-    def _claiming_more(self, data: bytes, signer: Signer) -> bytes:
-        """Return a frame in the same place that claims more, and says that more is final."""
-        sealed = _sealed.decode(data)
-        frame = decode_frame(sealed.frame)
-        claims = {
-            name: min(2 * found + 1, INT_MAX)
-            for name in frame.message.__struct_fields__
-            if name.endswith(("_usd6", "_us", "_qty8"))
-            and type(found := getattr(frame.message, name)) is int
-        }
-        message = msgspec.structs.replace(frame.message, **claims)
-        last = Height(frame.height + 1_000)
-        worse = msgspec.structs.replace(frame, message=message, final_height=last)
-        return signer.seal(encode_frame(worse), sealed.before)[0]
+        return claiming_more(data, strangers[int(draw * len(strangers))])
 
     def _print(self, data: bytes, draws: Sequence[float]) -> bytes:
         """Return a print of the oracle, maybe an old or a wrong one under its own signature."""
@@ -242,6 +251,22 @@ class Wire:
         self.prints.add(message)
         wrong = msgspec.structs.replace(frame, message=message)
         return self._signers[ORACLE].seal(encode_frame(wrong), NO_DIGEST)[0]
+
+
+def claiming_more(data: bytes, signer: Signer) -> bytes:
+    """Return a frame in the same place that claims more, and says that more is final."""
+    sealed = _sealed.decode(data)
+    frame = decode_frame(sealed.frame)
+    claims = {
+        name: min(2 * found + 1, INT_MAX)
+        for name in frame.message.__struct_fields__
+        if name.endswith(("_usd6", "_us", "_qty8"))
+        and type(found := getattr(frame.message, name)) is int
+    }
+    message = msgspec.structs.replace(frame.message, **claims)
+    last = Height(frame.height + 1_000)
+    worse = msgspec.structs.replace(frame, message=message, final_height=last)
+    return signer.seal(encode_frame(worse), sealed.before)[0]
 
 
 def windows(options: Options, source: NodeId, target: NodeId) -> list[tuple[str, Window]]:

@@ -21,6 +21,7 @@ from messaging.durable import AT, DELIVERY, read_order
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost
 from messaging.identity import SEALED_BYTES_MAX, Link, Verifier
+from messaging.link_control import KeyRotated
 from messaging.node import Poisoned
 from messaging.poison import FramePoisoned, Reader, read_frame
 from messaging.topics import Route
@@ -52,7 +53,7 @@ class Stream:
         self.clear_us = NEVER
         self.paused = False
         self.waiting: dict[int, None] = {}  # offsets read and not handled, in order
-        self._vouched: dict[bytes, object] = {}
+        self._vouched: dict[bytes, bytes] = {}
 
     @property
     def cursor(self) -> int:
@@ -70,23 +71,31 @@ class Stream:
         """Yield records, checked; from now on they wait."""
         now_us = clock.now_us()
         values = [record.value or b"" for record in records]
-        opened = verifier.open_row(values, self.route.sender, self._vouched)
-        for record, value, sealed in zip(records, values, opened, strict=True):
+        sender = self.route.sender
+        opened = verifier.open_row(values, sender, self._vouched)
+        for number, (record, value) in enumerate(zip(records, values, strict=True), start=1):
+            sealed = opened[number - 1]
             headers, offset = {name: word or b"" for name, word in record.headers}, record.offset
             self.waiting[offset] = None
             try:
                 if isinstance(sealed, FrameRefused):
                     raise sealed
                 frame = read(sealed, value, self.route)
+                if type(frame.message) is KeyRotated:  # those behind it are under a key unknown
+                    verifier.learn(frame, frame.message)
+                    opened[number:] = verifier.open_row(values[number:], sender, self._vouched)
             except FrameRefused as error:
                 refused = self._refused(offset, rank, value, str(error))
-                poison = error.event if isinstance(error, FramePoisoned) else None
-                yield refused._replace(poison=poison)
+                if isinstance(error, FramePoisoned) and not isinstance(sealed, FrameRefused):
+                    link = verifier.link(sealed, sender)
+                    refused = refused._replace(poison=error.event, link=link)
+                yield refused
                 continue
             order = read_order(headers, frame)
             due_us = Micros(min(_number(headers.get(AT), frame.sent_us), now_us))
             place: Place = (due_us, DELIVERY, order.left_us, order.cause, rank, order.number)
-            yield Arrival(place, self, offset, frame, value, _NO_REASON, sealed.link())
+            link = verifier.link(sealed, sender)
+            yield Arrival(place, self, offset, frame, value, _NO_REASON, link)
         self.read = records[-1].offset + 1
         # The writer sets the time of a record, so it may be anything.
         written_us = clock.at_us(records[-1].timestamp * 1_000_000)
@@ -99,10 +108,13 @@ class Stream:
         return self._refused(offset, rank, b"", f"expected records, found none up to {until}")
 
     def _refused(self, offset: int, rank: int, value: bytes, reason: str) -> "Arrival":
-        topic = self.partition.topic
-        why = {"topic": topic, "offset": str(offset), "why": _line(reason)}
+        why = self.why(offset, reason)
         place: Place = (Micros(0), DELIVERY, 0, 0, rank, offset)
         return Arrival(place, self, offset, None, value[:SEALED_BYTES_MAX], why)
+
+    def why(self, offset: int, reason: str) -> Mapping[str, str]:
+        """Return what a dead letter says beside the bytes."""
+        return {"topic": self.partition.topic, "offset": str(offset), "why": _line(reason)}
 
     def __lt__(self, other: "Stream") -> bool:
         """Stand before another: what claims the same place on two topics goes by the topic."""
@@ -129,6 +141,10 @@ class Arrival(NamedTuple):
     why: Mapping[str, str]
     link: Link | None = None
     poison: Poisoned | None = None
+
+    def because(self, reason: str) -> Mapping[str, str]:
+        """Return what a dead letter about it says."""
+        return self.stream.why(self.offset, reason)
 
 
 class Intake:

@@ -18,7 +18,7 @@ from messaging.drivers.intake import Arrival, Intake, Stream
 from messaging.drivers.publisher import Publisher
 from messaging.durable import Durable
 from messaging.endpoint import Endpoint
-from messaging.errors import StateLost
+from messaging.errors import FrameRefused, StateLost
 from messaging.identity import Verifier
 from messaging.operator_orders import brief
 from messaging.store import Store
@@ -143,7 +143,9 @@ class KafkaNode:
         )
         if self._nonce:
             self._durable.restart(self.at_us, self._nonce)
-            self._commit(intake)
+        if self._durable.rotate(self.at_us) is not None:
+            log.info("key_rotated", at_us=self.at_us)
+        self._commit(intake)
         while not stop.is_set() and not self.complete:
             await self._round(intake)
             self._silence = "" if self.complete else intake.silence()
@@ -216,21 +218,29 @@ class KafkaNode:
         durable, stream = self._durable, arrival.stream
         self.taken += 1
         if arrival.frame is None:
-            self.refused += 1
-            log.warning("refused", **arrival.why)
-            durable.refuse(arrival.data, arrival.why)
-            if arrival.poison is not None:
+            self._refuse(arrival, arrival.why)
+            if arrival.poison is not None and arrival.link is not None:
                 log.error("poison", **arrival.why)
-                durable.poison(durable.at_us, arrival.poison)
+                durable.poison(durable.at_us, arrival.poison, arrival.link)
+            return
+        assert arrival.link is not None
+        try:
+            durable.admit(arrival.frame, arrival.link)
+        except FrameRefused as error:
+            self._refuse(arrival, arrival.because(str(error)))
             return
         if durable.is_repeat(stream.route, arrival.frame):
             return
         due_us = arrival.place[0]
         if due_us < durable.at_us:
             self.late += 1
-        assert arrival.link is not None
         at_us = max(due_us, durable.at_us)
         durable.take(at_us, arrival.frame, arrival.data, arrival.link)
+
+    def _refuse(self, arrival: Arrival, why: Mapping[str, str]) -> None:
+        self.refused += 1
+        log.warning("refused", **why)
+        self._durable.refuse(arrival.data, why)
 
     def _patience_ms(self, intake: Intake) -> int:
         """Return how long to wait for records: not beyond the next timer."""

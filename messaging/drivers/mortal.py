@@ -17,6 +17,7 @@ from messaging.drivers.process import NEVER_US, Death, Loss, Parcel, Point, Proc
 from messaging.durable import Durable
 from messaging.endpoint import Endpoint
 from messaging.errors import FrameRefused, ReplayDiverged
+from messaging.link_control import KeyRotated
 from messaging.memory import MemoryStore
 from messaging.node import Restarted, TimerFired
 from messaging.poison import FramePoisoned
@@ -239,6 +240,12 @@ class MortalDriver:
             durable.restart(now_us, process.nonce)
             self._note(process, now_us, encode_event(Restarted(process.nonce)))
             process.nonce = b""
+            under_way = any(outbox.unacked for outbox in durable.endpoint.outboxes.values())
+            rotated = durable.rotate(now_us)
+            if rotated is not None:
+                self.counts["rotated"] += 1
+                self.counts["rotated with frames in flight"] += under_way
+                self._note(process, now_us, encode_event(rotated))
         for _ in range(process.batch):
             timer = durable.next_timer()
             if timer is not None and timer[0] <= now_us:
@@ -256,11 +263,14 @@ class MortalDriver:
         try:
             sealed, link = process.verifier.open_linked(parcel.data, route.sender)
             frame = durable.read(sealed, parcel.data, route)
+            durable.admit(frame, link)
+            if type(frame.message) is KeyRotated:
+                process.verifier.learn(frame, frame.message)
         except FrameRefused as error:
             self.counts[f"refused: {_kind(error)}"] += 1
             durable.refuse(parcel.data, {"why": str(error)[:100]})
             if isinstance(error, FramePoisoned):
-                durable.poison(now_us, error.event)
+                durable.poison(now_us, error.event, link)
             return
         if durable.is_repeat(route, frame):
             return
@@ -296,6 +306,8 @@ class MortalDriver:
             self.counts[f"lost {death.loss}"] += 1
             process.go_back_to(lost)
             death = death._replace(rewound=0)  # it reads again from further back
+        if death.rotated:
+            process.add_key()
         for _ in range(death.again):
             self.counts["died in recovery"] += 1
             process.fold()

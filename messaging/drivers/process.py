@@ -47,6 +47,7 @@ class Death(NamedTuple):
         truncated: what the broker had for it is gone, but for what comes over the broker alone.
         rewound: how many records that it has committed come again.
         loss: what is gone from its store.
+        rotated: when it starts again, it finds a new key.
     """
 
     point: Point
@@ -55,6 +56,7 @@ class Death(NamedTuple):
     truncated: bool = False
     rewound: int = 0
     loss: Loss = Loss.NOTHING
+    rotated: bool = False
 
 
 class Parcel(NamedTuple):
@@ -91,13 +93,20 @@ class Process:
         batch: int,
         snapshot_events: int,
         read: Reader = read_frame,
+        new_key: Callable[[int], Signer] | None = None,
     ) -> None:
-        """`batch` is the most events of one commit; `read` is how it reads frames."""
+        """Put a node into it.
+
+        `batch` is the most events of one commit; `read` is how it reads frames; `new_key` makes
+        the node's keys 2, 3, ...
+        """
         self._make = make
         self._signer = signer
         self._snapshot_events = snapshot_events
         self._read = read
-        self.verifier = verifier
+        self._new_key = new_key
+        self._later: list[Signer] = []
+        self._configured = self.verifier = verifier
         self.batch = batch
         self.store = MemoryStore()
         self.arrived: deque[Parcel] = deque()
@@ -141,11 +150,13 @@ class Process:
         other = Process(
             self._make,
             self._signer,
-            self.verifier,
+            self._configured,
             batch=self.batch,
             snapshot_events=self._snapshot_events,
             read=self._read,
+            new_key=self._new_key,
         )
+        other._later = self._later  # the files are the same
         other.number = number
         other.store, other.restored = self.store.copy(), True
         other.arrived, other.kept = self.arrived.copy(), self.kept.copy()
@@ -154,12 +165,20 @@ class Process:
         other.published = other.store.published
         return other
 
+    def add_key(self) -> None:
+        """Put a new key beside those there are."""
+        assert self._new_key is not None
+        self._later.append(self._new_key(len(self._later) + 2))
+
     def fold(self) -> Durable:
         """Return the node as a new process finds it."""
-        return Durable(
+        durable = Durable(
             self._make(),
             self.store,
             self._signer,
+            later=self._later,
             snapshot_events=self._snapshot_events,
             read=self._read,
         )
+        self.verifier = self._configured.knowing(durable.later_keys())
+        return durable

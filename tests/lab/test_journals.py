@@ -10,11 +10,12 @@ from lab import running, world
 from lab.scenario import Scenario
 from lab.stack.journals import Journals, endpoint_of, verify
 from lab.stack.plan import KEYS, Plan, write_plan
+from lab.stack.rotate import rotate
 from messaging.codec import encode_event
 from messaging.durable import Durable
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputRefused, OmnimarginError, ReplayDiverged
-from messaging.identity import read_entry, read_signer, write_keys
+from messaging.identity import read_entry, read_later_signers, read_signer, write_keys
 from messaging.messages import MarketMoved, PricePublished
 from messaging.node import TimerFired
 from messaging.record import Record
@@ -256,3 +257,31 @@ def test_there_are_only_the_nodes_of_the_scenario() -> None:
     assert endpoint_of(small(), HUB).name == HUB
     said = refusal(lambda: endpoint_of(small(), NodeId("moon")))
     assert said == "role: expected one of base, optimism, hub, found moon"
+
+
+def test_a_stack_whose_nodes_have_changed_keys_still_gives_its_states_and_its_log(
+    stack: Path, tmp_path: Path
+) -> None:
+    for name in (HUB, NodeId("base")):
+        path, stopped = rotate(stack, name)
+        assert (path.name, stopped) == (f"{name}.key.2", False)
+        identity = {"role": name, "deployment": PLAN.deployment}
+        with Store(stack / f"{name}.db", identity) as store:
+            keys = stack / KEYS
+            signer = read_signer(keys, name, PLAN.domain)
+            later = read_later_signers(keys, name, PLAN.domain)
+            durable = Durable(endpoint_of(small(), name), store, signer, later=later)
+            durable.restart(durable.at_us, bytes(8))
+            assert durable.rotate(durable.at_us) is not None
+            assert durable.rotate(durable.at_us) is None
+            durable.commit({}, 0)
+            durable.snapshot(durable.fingerprint())
+        path = stack / KEYS / f"{name}.key"
+        path.unlink()  # a fold never signs
+    verify(stack)
+    journals = Journals(stack)
+    outcome = running.run(journals.world, driver=journals, log=tmp_path / "rotated.mcap")
+    assert outcome.finding is None
+
+    said = refusal(lambda: rotate(stack, NodeId("oracle")))
+    assert said == "node: expected one of hub, base, optimism, found oracle"

@@ -197,7 +197,7 @@ def each(row: Sequence[bytes]) -> list[Sealed | str]:
     return found
 
 
-def at_once(row: Sequence[bytes], vouched: dict[bytes, object]) -> list[Sealed | str]:
+def at_once(row: Sequence[bytes], vouched: dict[bytes, bytes]) -> list[Sealed | str]:
     """Return what `open_row` says to each."""
     found = VERIFIER.open_row(row, BASE, vouched)
     assert len(vouched) <= VOUCHED_MAX
@@ -246,7 +246,7 @@ def rows(draw: st.DrawFn, *, forged: bool) -> list[list[bytes]]:
 @settings(max_examples=80, deadline=None)
 @given(rows(forged=False))
 def test_a_row_without_forgeries_opens_whole_whatever_its_order(taken: list[list[bytes]]) -> None:
-    vouched: dict[bytes, object] = {}
+    vouched: dict[bytes, bytes] = {}
     for row in taken:
         assert at_once(row, vouched) == each(row)
         assert LINKED.issuperset(vouched)
@@ -255,7 +255,7 @@ def test_a_row_without_forgeries_opens_whole_whatever_its_order(taken: list[list
 @settings(max_examples=250, deadline=None)
 @given(rows(forged=True))
 def test_nothing_that_the_sender_has_not_sealed_is_ever_let_pass(taken: list[list[bytes]]) -> None:
-    vouched: dict[bytes, object] = {}
+    vouched: dict[bytes, bytes] = {}
     for row in taken:
         for one, found in zip(each(row), at_once(row, vouched), strict=True):
             if isinstance(found, Sealed):
@@ -303,7 +303,7 @@ def test_what_comes_later_is_vouched_for_by_what_came_before_it_but_only_if_that
     unsigned = changed(whole[1], signature=NO_SIGNATURE)
     forged = changed(whole[2], frame=b"forged")  # it links to the second frame as the third does
 
-    vouched: dict[bytes, object] = {}
+    vouched: dict[bytes, bytes] = {}
     at_once([forged], vouched)
     assert isinstance(at_once([unsigned], vouched)[0], str)
     at_once([whole[2]], vouched)
@@ -315,7 +315,7 @@ def test_what_comes_later_is_vouched_for_by_what_came_before_it_but_only_if_that
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
     known = [SIGNER.seal(b"%d" % number, NO_DIGEST) for number in range(VOUCHED_MAX + 2)]
     later = [seal(b"later", digest) for _, digest in known]
-    vouched: dict[bytes, object] = {}
+    vouched: dict[bytes, bytes] = {}
     for start in range(0, len(later), 500):
         at_once(later[start : start + 500], vouched)
 

@@ -34,7 +34,7 @@ from messaging.drivers.mortal import MortalDriver
 from messaging.durable import Durable
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
-from messaging.errors import OmnimarginError
+from messaging.errors import FrameRefused, OmnimarginError
 from messaging.identity import read_entry
 from messaging.link_control import ResyncAnswer
 from messaging.memory import MemoryStore
@@ -89,6 +89,41 @@ def _hasty(synced: Any) -> Any:
             return synced(self, now_us, key)
         finally:
             self.unsynced = {one: None for one in unsynced if one != key}
+
+    return spoiled
+
+
+def _old_key(admit: Any) -> Any:
+    """Take what any key has signed that was ever in force."""
+
+    def spoiled(self: Durable, frame: Envelope, link: Any) -> None:
+        try:
+            admit(self, frame, link)
+        except FrameRefused as error:
+            if "no old key" not in str(error):
+                raise
+
+    return spoiled
+
+
+def _keeps_parked(rotate: Any) -> Any:
+    """Go on to trust what waited when a new key came into force."""
+
+    def spoiled(self: Inbox, word: Any) -> None:
+        parked, since_us, newer = dict(self.parked), dict(self._parked_us), dict(self.newer)
+        rotate(self, word)
+        self.parked, self._parked_us, self.newer = parked, since_us, newer
+
+    return spoiled
+
+
+def _taken_back(rotate: Any) -> Any:
+    """Let a reorganisation take back the frame that brought a new key into force."""
+
+    def spoiled(self: Outbox, public: bytes) -> None:
+        soft = list(self._soft)
+        rotate(self, public)
+        self._soft.extend(soft)
 
     return spoiled
 
@@ -286,6 +321,9 @@ MUTANTS: Mapping[str, Mutant] = {
     "X18c": Mutant("P70", "one operator is enough", Approvals, "take", _alone),
     "X18d": Mutant("P69", "poison is left out", Inbox, "keep_poison", _reads_on),
     "X19": Mutant("P20", "frames of an earlier life count", Inbox, "believes", _unfenced),
+    "X20": Mutant("P67", "an old key counts on after a new one", Durable, "admit", _old_key),
+    "X20b": Mutant("P67", "what waited for a new key counts", Inbox, "_rotate", _keeps_parked),
+    "X20c": Mutant("P67", "a reorganisation takes a key back", Outbox, "rotate", _taken_back),
     "X21": _plant("oversell", "P75"),
     "X22": Mutant("P51", "watermark before what it covers", spokes.node.Spoke, "_marks",
                   _early_mark),
@@ -295,8 +333,9 @@ MUTANTS: Mapping[str, Mutant] = {
 }  # fmt: skip
 
 
-# A game hides X4c: its spokes ask again all the time, and its marks never end. It has no operators.
-SWARM_ONLY = frozenset({"X4c", "X18b", "X18c", "X18d"})
+# A game hides X4c: its spokes ask again all the time, and its marks never end. It has no operators,
+# and no keys that change on chains that lose blocks.
+SWARM_ONLY = frozenset({"X4c", "X18b", "X18c", "X18d", "X20c"})
 # Too rare for both: a use and the close behind it, both skipped. It has a story of its own.
 STORY_ONLY = frozenset({"X18"})
 # Only such a game can tell.

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
@@ -22,12 +23,13 @@ from lab.swarm.keyed import Seals, signer_of, verifier_of
 from lab.swarm.lies import maker_of
 from lab.swarm.options import Lie
 from lab.swarm.rarities import Impatient
-from messaging.codec import encode_frame
+from lab.swarm.wire import claiming_more
+from messaging.codec import decode_frame, encode_frame
 from messaging.drivers.mortal import MortalDriver
 from messaging.drivers.process import Death, Loss, Parcel, Point, Process
 from messaging.endpoint import Endpoint
 from messaging.envelope import NO_HEIGHT, Envelope
-from messaging.identity import NO_DIGEST
+from messaging.identity import NO_DIGEST, Sealed, key_id
 from messaging.messages import Family, MarketMoved, Message, OrderPlaced, PricePublished
 from messaging.topics import Route, routes, topic_of
 from messaging.units import (
@@ -155,6 +157,8 @@ class Game(RuleBasedStateMachine):
         self.numbers: dict[str, int] = {}
         self.pool, self.fate = Pool(), Chosen()
         self.price_usd6 = PRICE_USD6
+        self.sealed = msgspec.msgpack.Decoder(Sealed)
+        self.tried: set[str] = set()
         self.won = False
 
         def process(name: NodeId) -> Process:
@@ -165,7 +169,14 @@ class Game(RuleBasedStateMachine):
                 make = maker_of(self.lie, 1, LIE_S) if lies_here else impatient
                 return world.spoke_of(found, lanes, names.index(name), make)
 
-            return Process(make, self.signers[name], verifier, batch=3, snapshot_events=40)
+            return Process(
+                make,
+                self.signers[name],
+                verifier,
+                batch=3,
+                snapshot_events=40,
+                new_key=lambda number: signer_of(name, Seals.KEYED, number),
+            )
 
         self.processes = [process(name) for name in PROCESSES]
         nodes = [one.durable.endpoint.node for one in self.processes]
@@ -289,6 +300,38 @@ class Game(RuleBasedStateMachine):
         if rarely == 9:
             self.fate.next[who] = Death(Point.AFTER_PUBLISH, 0, loss=loss)
 
+    @rule(who=st.sampled_from(PROCESSES), point=st.sampled_from(Point))
+    def rotate(self, who: NodeId, point: Point) -> None:
+        """Give a process a new key, and start it again."""
+        self.fate.next[who] = Death(point, 0, rotated=True)
+        self.tick(1)
+
+    @precondition(lambda self: self.driver.counts["rotated"] and self.pool.parcels)
+    @rule(place=st.integers(0, POOL_MAX))
+    def steal(self, place: int) -> None:
+        """Forge a frame that is under a later key, under the first one.
+
+        Before its reader knows of the later one, once: two such frames would convict the sender.
+        """
+        parcels = [one for one in self.pool.parcels if self.is_behind(one)]
+        if parcels:
+            parcel = parcels[place % len(parcels)]
+            forged = claiming_more(parcel.data, self.signers[parcel.route.sender])
+            self.hand_over([parcel._replace(data=forged)])
+
+    def is_behind(self, parcel: Parcel) -> bool:
+        sealed, sender = self.sealed.decode(parcel.data), parcel.route.sender
+        if sender not in PROCESSES or sealed.key == key_id(self.signers[sender].public):
+            return False
+        if not decode_frame(sealed.frame).seq:
+            return False
+        reader = self.processes[PROCESSES.index(parcel.route.receiver)].durable.endpoint
+        keys = reader.inboxes[sender, parcel.route.family].keys
+        topic = parcel.route.topic
+        early = topic not in self.tried
+        self.tried.add(topic)
+        return early or key_id(keys.newest) == sealed.key
+
     # --- ends ---------------------------------------------------------------------------
 
     def teardown(self) -> None:
@@ -304,7 +347,8 @@ class Game(RuleBasedStateMachine):
             self.run(1)
             parcels, self.pool.parcels = self.pool.parcels, []
             self.hand_over(parcels)
-        if self.driver.stopped or self.driver.counts["doubled"]:
+        lost = any(process.restored for process in self.processes) and self.driver.counts["rotated"]
+        if self.driver.stopped or self.driver.counts["doubled"] or lost:
             return  # it waits for a person
         liars = SPOKES[1:] if self.lie is not None else ()
         rest.rested(self.checker, self.endpoints(), said, self.driver.now_us, liars)
