@@ -98,8 +98,14 @@ def test_help_tells_what_each_verb_does_and_how_many_it_takes() -> None:
 
 def test_an_order_finds_no_broker_and_says_so(folder: Path) -> None:
     tell(folder, State.RUNNING, Matters(waiting=(Waits(ORDER, OPERATORS[:1]),)))
-    line = refused("operate", "approve", "3f2a", "--as", OPERATORS[1], "--folder", str(folder))
-    assert "localhost:1: expected a broker" in line
+    found = run("approve", "3f2a", "--as", OPERATORS[1], "--folder", str(folder)).exception
+    assert isinstance(found, InputRefused)
+    assert "localhost:1: expected a broker" in str(found)
+
+
+def test_bad_input_ends_in_one_line_of_the_program_too(folder: Path) -> None:
+    line = refused("operate", "resume", "moon", *WHO, "--folder", str(folder))
+    assert line.startswith("omnimargin: PEER: expected one of base")
 
 
 def test_status_shows_what_waits_for_people(folder: Path) -> None:

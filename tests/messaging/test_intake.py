@@ -19,10 +19,29 @@ from messaging.durable import DELIVERY, TIMER
 from messaging.envelope import Envelope
 from messaging.errors import InputLost
 from messaging.identity import NO_DIGEST, SEALED_BYTES_MAX, Signer, Verifier, domain_of
-from messaging.link_control import Acknowledged
-from messaging.messages import Family
+from messaging.messages import (
+    Family,
+    MarketMoved,
+    Message,
+    OrderPlaced,
+    PricePublished,
+    Watermark,
+)
 from messaging.topics import Route, routes
-from messaging.units import HUB, MARKET, ORACLE, TRADERS, Height, Micros, NodeId
+from messaging.units import (
+    HUB,
+    MARKET,
+    ORACLE,
+    TRADERS,
+    AccountId,
+    Asset,
+    Height,
+    Micros,
+    NodeId,
+    Ppm,
+    Qty8,
+    Usd6,
+)
 
 BASE = NodeId("base")
 NODES = (MARKET, ORACLE, TRADERS, BASE, HUB)
@@ -41,6 +60,18 @@ AGES_NS = 10**28  # a clock that stands still: a microsecond takes it centuries
 STILL = Clock(time.time_ns() - AGES_NS, (NOW_US * 1_000 + 500) / AGES_NS)
 
 
+def message(route: Route) -> Message:
+    """Return what has business on a route."""
+    if route.family is Family.ORDER:
+        whom, what = AccountId("ann"), Asset("BTC")
+        return OrderPlaced(order_id=1, account=whom, asset=what, qty8=Qty8(1), close_ppm=Ppm(0))
+    if route.sender == MARKET:
+        return MarketMoved(prices_usd6=(Usd6(1),), depth_ppm=Ppm(1))
+    if route.family is Family.PRICE:
+        return PricePublished(asset=Asset("BTC"), price_usd6=Usd6(1), observed_us=Micros(0))
+    return Watermark(spoke_time_us=Micros(1), open_count=0)
+
+
 def frame(route: Route, seq: int = 1, sent_us: int = 5) -> Envelope:
     return Envelope(
         route.sender,
@@ -51,7 +82,7 @@ def frame(route: Route, seq: int = 1, sent_us: int = 5) -> Envelope:
         Micros(sent_us),
         Height(0),
         Height(0),
-        Acknowledged(),
+        message(route),
     )
 
 

@@ -144,4 +144,4 @@ def test_a_spoke_opens_nothing_for_a_hub_that_says_two_things() -> None:
     spoke.endpoint.handle(Micros(1), Contradicted(HUB, b"one", b"another"))
     core = spoke.endpoint.node
     assert isinstance(core, Spoke)
-    assert core.state.halted
+    assert core.state.doubts
