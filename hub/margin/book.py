@@ -5,7 +5,7 @@ threshold is proposed too, and `hub.margin.requirement.assess` decides in whole 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,6 @@ from messaging.messages import MarginStatus
 from messaging.units import ONE, Asset, Ppm, Qty8
 
 Floats = NDArray[np.float64]
-Places = NDArray[np.intp] | slice
 HAIR_USD6 = 1_000.0  # a tenth of a cent, far above what float64 loses on any real account
 CHUNK = 4_096  # accounts in one pass, so that its arrays stay in the processor's cache
 NOW_S = 1e-9  # stands for an age of zero where one divides by it
@@ -50,22 +49,24 @@ class Standings(NamedTuple):
     gross: Floats
 
 
-class _Leg(NamedTuple):
-    """What one asset adds to requirements, each array of shape (spokes, accounts)."""
+class Pass(NamedTuple):
+    """How some accounts stand, and what that is made of [usd6, s].
 
+    By account: equity, maintenance, gross notional, gross notional not bounded, gains that count
+    before their share is taken. By asset and account: scans. By asset, spoke and account: size,
+    unwind and age of legs, and their range as a ratio.
+    """
+
+    equity: Floats
+    maintenance: Floats
+    gross: Floats
+    exposure: Floats
+    gains: Floats
+    scans: Floats
     size: Floats
     unwind_s: Floats
     tau_s: Floats
     ratio: Floats
-
-
-class _Pass(NamedTuple):
-    """Standings, and what they are made of: by spoke what counts of gains, and by asset legs."""
-
-    standings: Standings
-    exposure: Floats
-    gains: Floats
-    legs: list[_Leg]
 
 
 class Book:
@@ -95,9 +96,12 @@ class Book:
         self._table = np.zeros((2 * assets + 2, spokes, accounts))
         self._cash_usd6 = np.zeros(accounts)
         self._code = np.zeros(accounts, dtype=np.int8)
-        self._caps_usd6 = [float(gain_cap_usd6(policy, asset)) for asset in range(assets)]
-        self._youngest = [policy.buffer.range_fraction(risk, 0.0, math.sqrt) for risk in policy.assets]
+        risks = policy.assets
+        self._caps_usd6 = _by_asset(gain_cap_usd6(policy, asset) for asset in range(assets))
+        self._unwinds_usd6_per_s = _by_asset(risk.unwind_usd6_per_s for risk in risks)
+        self._youngest = _by_asset(policy.buffer.range_fraction(risk, 0.0, math.sqrt) for risk in risks)
         self._call, self._restore = call_ppm / 1e6, restore_ppm / 1e6
+        self._highest = max(1.0, self._call, self._restore)
         self._boxes = Boxes(assets, spokes, policy.gain_age_max_s)
         self._box = np.zeros(accounts, dtype=np.int8)
 
@@ -143,44 +147,49 @@ class Book:
         """Return how every account stands."""
         accounts = len(self._cash_usd6)
         found = np.empty((4, accounts))
+        ratios = [risk.initial_margin_ppm / risk.maintenance_margin_ppm for risk in self._policy.assets]
         for start in range(0, accounts, CHUNK):
-            some = slice(start, start + CHUNK)
-            found[:, some] = self._stand(conditions, some).standings
+            some = np.arange(start, min(start + CHUNK, accounts))
+            one = self._stand(conditions, some)
+            found[0, some], found[1, some] = one.equity, one.maintenance
+            found[2, some], found[3, some] = np.dot(ratios, one.scans), one.gross
         return Standings(*found)
 
-    def _stand(self, conditions: Conditions, places: Places) -> _Pass:
+    def _stand(self, conditions: Conditions, places: NDArray[np.intp]) -> Pass:
         """Return how some accounts stand."""
-        assets, table = self._assets, self._table[:, :, places]
+        assets, table = self._assets, self._table.take(places, axis=2)
+        prices = np.array(conditions.prices_usd6)[:, None, None] / ONE
+        quantities = table[:assets]
+        values = quantities * prices
         pnl = table[-1] - table[-2]
-        caps, exposure = np.zeros((2, *pnl.shape))
-        maintenance, initial, gross = np.zeros((3, pnl.shape[1]))
-        ages_s = np.array(conditions.tau_s)
-        legs = []
-        for asset, risk in enumerate(self._policy.assets):
-            price = conditions.prices_usd6[asset] / ONE
-            qty8 = table[asset]
-            value = qty8 * price
+        for value in values:
             pnl += value
-            exposure += np.abs(value)
-            caps += (qty8 != 0.0) * self._caps_usd6[asset]
-
-            value = table[assets + asset] * price
-            size = np.abs(value)
-            gross += size.sum(axis=0)
-            unwind_s = size / (3.0 * risk.unwind_usd6_per_s)
-            tau_s = unwind_s + ages_s[:, asset, None]
-            ratio = self._policy.buffer.range_fraction(risk, tau_s, np.sqrt)
-            legs.append(_Leg(size, unwind_s, tau_s, ratio))
-            value *= ratio
-            scan = np.abs(value.sum(axis=0))
-            maintenance += scan
-            initial += scan * (risk.initial_margin_ppm / risk.maintenance_margin_ppm)
-
-        share = np.array(conditions.gain_share_ppm)[:, None] / 1e6
+        caps = ((quantities != 0.0) * self._caps_usd6).sum(axis=0)
         gains = np.minimum(np.maximum(pnl, 0.0), caps)
+        share = np.array(conditions.gain_share_ppm)[:, None] / 1e6
         recognised = np.minimum(pnl, 0.0) + gains * share
-        equity = self._cash_usd6[places] + recognised.sum(axis=0)
-        return _Pass(Standings(equity, maintenance, initial, gross), exposure, gains, legs)
+
+        charges = table[assets : 2 * assets] * prices
+        size = np.abs(charges)
+        unwind_s = size / (3.0 * self._unwinds_usd6_per_s)
+        tau_s = unwind_s + np.array(conditions.tau_s).T[:, :, None]
+        ratio = np.empty_like(tau_s)
+        for asset, risk in enumerate(self._policy.assets):
+            ratio[asset] = self._policy.buffer.range_fraction(risk, tau_s[asset], np.sqrt)
+        charges *= ratio
+        scans = np.abs(charges.sum(axis=1))
+        return Pass(
+            equity=self._cash_usd6[places] + recognised.sum(axis=0),
+            maintenance=scans.sum(axis=0),
+            gross=size.sum(axis=(0, 1)),
+            exposure=np.abs(values).sum(axis=(0, 1)),
+            gains=gains.sum(axis=0),
+            scans=scans,
+            size=size,
+            unwind_s=unwind_s,
+            tau_s=tau_s,
+            ratio=ratio,
+        )
 
     def proposed(self, conditions: Conditions) -> list[int]:
         """Return the places of accounts whose status may have to change, in order.
@@ -198,32 +207,36 @@ class Book:
             found += some[slack < 0.0].tolist()
         return found
 
-    def _reach(self, found: _Pass, code: NDArray[np.int8]) -> tuple[Floats, Floats]:
+    def _reach(self, found: Pass, code: NDArray[np.int8]) -> tuple[Floats, Floats]:
         """Return what accounts have left before they are proposed [usd6], and how far it lasts.
 
         The reach is a distance of conditions as `Boxes` measures it (rule M7).
         """
-        equity, maintenance, _, gross = found.standings
-        moves = found.exposure.sum(axis=0) + found.gains.sum(axis=0) * self._boxes.share_unit
-        swing = np.zeros_like(equity)
-        for leg, youngest in zip(found.legs, self._youngest, strict=True):
-            # The chord from age zero: a concave range is nowhere steeper in reach of this age.
-            slope = (leg.ratio - youngest) / np.maximum(leg.tau_s, NOW_S)
-            slope *= (1.0 + MOST) * (SECONDS + leg.unwind_s)
-            swing += (leg.size * (leg.ratio + slope)).sum(axis=0)
+        equity, maintenance, gross = found.equity, found.maintenance, found.gross
+        moves = found.exposure + found.gains * self._boxes.share_unit
+        # The chord from age zero: a concave range is nowhere steeper in reach of this age.
+        slope = (found.ratio - self._youngest) / np.maximum(found.tau_s, NOW_S)
+        slope *= (found.unwind_s + SECONDS) * (1.0 + MOST)
+        slope += found.ratio
+        slope *= found.size
+        swing = slope.sum(axis=(0, 1))
 
         # Ratios are rounded up to whole millionths of each leg; the hair covers that as well.
-        rounding = gross * (1e-6 * self._restore)
+        rounding = gross * (1e-6 * self._highest)
         hair = HAIR_USD6 + rounding + maintenance * 1e-9
         level = np.where(code == OPEN, self._call, 1.0)
         idle = (gross == 0.0) & (equity >= 0.0)  # requires nothing: only a debt counts
         slack = equity - np.where(idle, HAIR_USD6 * (moves > 0.0), maintenance * level + hair)
-        slack[code == FROZEN] = -1.0
-        called = code == CALLED
-        if called.any():
-            restored = maintenance * self._restore - hair - equity
-            slack[called] = np.minimum(slack, restored)[called]
-        slack[code == DONE] = np.inf
-        rate = moves + rounding + swing * (np.maximum(level, self._restore) + 1e-9)
+        if code.any():
+            restored = np.where(code == CALLED, maintenance * self._restore - hair - equity, np.inf)
+            slack = np.minimum(slack, restored)
+            slack[code == FROZEN] = -1.0
+            slack[code == DONE] = np.inf
+        rate = moves + rounding + swing * (self._highest + 1e-9)
         still = np.where(slack < 0.0, 0.0, np.inf)
         return slack, np.divide(slack, rate, out=still, where=rate > 0.0)
+
+
+def _by_asset(figures: Iterable[float]) -> Floats:
+    """Return an array of shape (assets, 1, 1), to go with spokes and accounts."""
+    return np.array([float(figure) for figure in figures])[:, None, None]
