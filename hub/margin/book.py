@@ -99,7 +99,9 @@ class Book:
         risks = policy.assets
         self._caps_usd6 = _by_asset(gain_cap_usd6(policy, asset) for asset in range(assets))
         self._unwinds_usd6_per_s = _by_asset(risk.unwind_usd6_per_s for risk in risks)
-        self._youngest = _by_asset(policy.buffer.range_fraction(risk, 0.0, math.sqrt) for risk in risks)
+        self._youngest = _by_asset(
+            policy.buffer.range_fraction(risk, 0.0, math.sqrt) for risk in risks
+        )
         self._call, self._restore = call_ppm / 1e6, restore_ppm / 1e6
         self._highest = max(1.0, self._call, self._restore)
         self._boxes = Boxes(assets, spokes, policy.gain_age_max_s)
@@ -147,7 +149,9 @@ class Book:
         """Return how every account stands."""
         accounts = len(self._cash_usd6)
         found = np.empty((4, accounts))
-        ratios = [risk.initial_margin_ppm / risk.maintenance_margin_ppm for risk in self._policy.assets]
+        ratios = [
+            risk.initial_margin_ppm / risk.maintenance_margin_ppm for risk in self._policy.assets
+        ]
         for start in range(0, accounts, CHUNK):
             some = np.arange(start, min(start + CHUNK, accounts))
             one = self._stand(conditions, some)

@@ -40,8 +40,8 @@ class Boxes:
         here = np.array([*conditions.prices_usd6, *ages_s, *shares])
         units = self._units.copy()
         units[: self._assets] = here[: self._assets]
-        outside = ((here < self._lows) | (here > self._highs)).any(axis=1)
-        left = max((place + 1 for place in range(len(WIDTHS)) if outside[place]), default=0)
+        outside = np.flatnonzero(((here < self._lows) | (here > self._highs)).any(axis=1))
+        left = int(outside[-1]) + 1 if len(outside) else 0
         if left:
             spans = WIDTHS[:left, None] * units
             self._lows[:left] = here - spans
