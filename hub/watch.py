@@ -1,4 +1,4 @@
-"""The hub's look at all accounts, once a block: call, liquidate, restore.
+"""The hub's look at its accounts, once a block: call, liquidate, restore.
 
 The book proposes, `assess` decides. Rules L5 to L7 of docs/margin.md.
 """

@@ -52,9 +52,9 @@ class Standings(NamedTuple):
 class Pass(NamedTuple):
     """How some accounts stand, and what that is made of [usd6, s].
 
-    By account: equity, maintenance, gross notional, gross notional not bounded, gains that count
-    before their share is taken. By asset and account: scans. By asset, spoke and account: size,
-    unwind and age of legs, and their range as a ratio.
+    By account: equity, maintenance, gross notional, gains that count before their share is taken.
+    By asset and account: scans. By asset, spoke and account: size of legs as reported, and as
+    bounded; unwind, age, and range as a ratio of the latter.
     """
 
     equity: Floats
@@ -186,7 +186,7 @@ class Book:
             equity=self._cash_usd6[places] + recognised.sum(axis=0),
             maintenance=scans.sum(axis=0),
             gross=size.sum(axis=(0, 1)),
-            exposure=np.abs(values).sum(axis=(0, 1)),
+            exposure=np.abs(values),
             gains=gains.sum(axis=0),
             scans=scans,
             size=size,
@@ -217,26 +217,25 @@ class Book:
         The reach is a distance of conditions as `Boxes` measures it (rule M7).
         """
         equity, maintenance, gross = found.equity, found.maintenance, found.gross
-        moves = found.exposure + found.gains * self._boxes.share_unit
         # The chord from age zero: a concave range is nowhere steeper in reach of this age.
         slope = (found.ratio - self._youngest) / np.maximum(found.tau_s, NOW_S)
         slope *= (found.unwind_s + SECONDS) * (1.0 + MOST)
         slope += found.ratio
-        slope *= found.size
-        swing = slope.sum(axis=(0, 1))
+        slope *= found.size * (self._highest + 1e-9)
+        slope += found.exposure
 
         # Ratios are rounded up to whole millionths of each leg; the hair covers that as well.
         rounding = gross * (1e-6 * self._highest)
         hair = HAIR_USD6 + rounding + maintenance * 1e-9
+        rate = slope.sum(axis=(0, 1)) + rounding + found.gains * self._boxes.share_unit
         level = np.where(code == OPEN, self._call, 1.0)
         idle = (gross == 0.0) & (equity >= 0.0)  # requires nothing: only a debt counts
-        slack = equity - np.where(idle, HAIR_USD6 * (moves > 0.0), maintenance * level + hair)
+        slack = equity - np.where(idle, HAIR_USD6 * (rate > 0.0), maintenance * level + hair)
         if code.any():
             restored = np.where(code == CALLED, maintenance * self._restore - hair - equity, np.inf)
             slack = np.minimum(slack, restored)
             slack[code == FROZEN] = -1.0
             slack[code == DONE] = np.inf
-        rate = moves + rounding + swing * (self._highest + 1e-9)
         still = np.where(slack < 0.0, 0.0, np.inf)
         return slack, np.divide(slack, rate, out=still, where=rate > 0.0)
 
