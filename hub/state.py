@@ -79,7 +79,14 @@ class HubState:
             self.ledger.open_spoke(zone.name)
         self.accounts: list[Account] = []
         self.place_of: dict[AccountId, int] = {}
-        self.book = Book(policy.margin, self.places, len(self.zones), len(deposits))
+        self.book = Book(
+            policy.margin,
+            self.places,
+            len(self.zones),
+            len(deposits),
+            call_ppm=policy.liquidation.call_ppm,
+            restore_ppm=policy.liquidation.restore_ppm,
+        )
         self.open_of: dict[AccountId, dict[ReservationId, None]] = {}
         self.unbooked: dict[tuple[int, int], None] = {}
         self.look_due = False

@@ -1,4 +1,4 @@
-"""The hub's look at all accounts, once a block: call, liquidate, restore.
+"""The hub's look at its accounts, once a block: call, liquidate, restore.
 
 The book proposes, `assess` decides. Rules L5 to L7 of docs/margin.md.
 """
@@ -28,10 +28,8 @@ def look(hub: HubState, now_us: Micros) -> list[Effect]:
         return []  # no credit is granted before the first prices
     hub.look_due, hub.looked_us = False, now_us
     hub.bring_book_up()
-    policy = hub.policy.liquidation
-    places = hub.book.proposed(conditions, call_ppm=policy.call_ppm, restore_ppm=policy.restore_ppm)
     effects: list[Effect] = []
-    for place in places:
+    for place in hub.book.proposed(conditions):
         effects += _judge(hub, hub.accounts[place], conditions)
     return effects
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import cost, fuzz, pingpong, scenario
+from benchmarks import cost, fuzz, looks, pingpong, scenario
 
 
 @pytest.mark.parametrize("name", pingpong.ENGINES)
@@ -31,3 +31,10 @@ def test_checks_and_signatures_cost_time_and_nothing_else() -> None:
     assert all(way.per_s > 0 for way in report.ways)
     assert report.ways[-1].slowdown == 1.0
     assert report.events > 500
+
+
+def test_looks_at_few_accounts_do_what_looks_at_all_do() -> None:
+    report, again = (looks.measure(400, 12, 1) for _ in range(2))
+    assert report.digest == again.digest
+    assert report.looked_at < 200
+    assert report.told > 0

@@ -1,21 +1,25 @@
-"""All accounts in arrays: finds the few that need a decision, in one pass.
+"""All accounts in arrays: finds the few that need a decision, without a look at most of them.
 
 Floats are fast and nearly right. So the book only proposes: whoever is within a hair of a
 threshold is proposed too, and `hub.margin.requirement.assess` decides in whole numbers.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hub.margin.boxes import MOST, SECONDS, Boxes
 from hub.margin.requirement import Conditions, MarginPolicy, Reported, gain_cap_usd6
 from messaging.messages import MarginStatus
-from messaging.units import ONE, Asset, Qty8
+from messaging.units import ONE, Asset, Ppm, Qty8
 
 Floats = NDArray[np.float64]
 HAIR_USD6 = 1_000.0  # a tenth of a cent, far above what float64 loses on any real account
+CHUNK = 4_096  # accounts in one pass, so that its arrays stay in the processor's cache
+NOW_S = 1e-9  # stands for an age of zero where one divides by it
 
 OPEN, CALLED, FROZEN, BUSY, DONE = range(5)
 _CODES = {
@@ -45,15 +49,45 @@ class Standings(NamedTuple):
     gross: Floats
 
 
+class Pass(NamedTuple):
+    """How some accounts stand, and what that is made of [usd6, s].
+
+    By account: equity, maintenance, gross notional, gains that count before their share is taken.
+    By asset and account: scans. By asset, spoke and account: size of legs as reported, and as
+    bounded; unwind, age, and range as a ratio of the latter.
+    """
+
+    equity: Floats
+    maintenance: Floats
+    gross: Floats
+    exposure: Floats
+    gains: Floats
+    scans: Floats
+    size: Floats
+    unwind_s: Floats
+    tau_s: Floats
+    ratio: Floats
+
+
 class Book:
     """Positions of every account in one table: (figure, spoke, account).
 
     The figures are the quantities of all assets, the quantities as liquidations under way bound
     them, the cost of all positions, and the P&L not settled yet.
+
+    Each account stands in one of the `Boxes`, or in none: the widest in which nothing can make
+    it a proposal (rule M7). One that has changed stands in none.
     """
 
     def __init__(
-        self, policy: MarginPolicy, places: Mapping[Asset, int], spokes: int, accounts: int
+        self,
+        policy: MarginPolicy,
+        places: Mapping[Asset, int],
+        spokes: int,
+        accounts: int,
+        *,
+        call_ppm: Ppm,
+        restore_ppm: Ppm,
     ) -> None:
         assets = len(policy.assets)
         self._policy = policy
@@ -62,11 +96,21 @@ class Book:
         self._table = np.zeros((2 * assets + 2, spokes, accounts))
         self._cash_usd6 = np.zeros(accounts)
         self._code = np.zeros(accounts, dtype=np.int8)
-        self._caps_usd6 = [float(gain_cap_usd6(policy, asset)) for asset in range(assets)]
+        risks = policy.assets
+        self._caps_usd6 = _by_asset(gain_cap_usd6(policy, asset) for asset in range(assets))
+        self._unwinds_usd6_per_s = _by_asset(risk.unwind_usd6_per_s for risk in risks)
+        self._youngest = _by_asset(
+            policy.buffer.range_fraction(risk, 0.0, math.sqrt) for risk in risks
+        )
+        self._call, self._restore = call_ppm / 1e6, restore_ppm / 1e6
+        self._highest = max(1.0, self._call, self._restore)
+        self._boxes = Boxes(assets, spokes, policy.gain_age_max_s)
+        self._box = np.zeros(accounts, dtype=np.int8)
 
     def set_cash(self, place: int, cash_usd6: int) -> None:
         """Note an account's cash."""
         self._cash_usd6[place] = cash_usd6
+        self._box[place] = 0
 
     def set_code(self, place: int, status: MarginStatus, *, busy: bool, done: bool) -> None:
         """Note what an account may do.
@@ -75,6 +119,7 @@ class Book:
         `done` one is closed out, and is never proposed again.
         """
         self._code[place] = DONE if done else BUSY if busy else _CODES[status]
+        self._box[place] = 0
 
     def row(
         self, place: int, spoke: int, report: Reported, bounds: Mapping[tuple[int, int], Qty8]
@@ -98,47 +143,103 @@ class Book:
         if rows:
             spokes, places, figures = zip(*rows, strict=True)
             self._table[:, spokes, places] = np.array(figures, dtype=np.float64).T
+            self._box[list(places)] = 0
 
     def standings(self, conditions: Conditions) -> Standings:
         """Return how every account stands."""
-        assets = self._assets
-        pnl = self._table[-1] - self._table[-2]
-        caps = np.zeros_like(pnl)
-        maintenance, initial, gross = np.zeros((3, pnl.shape[1]))
-        for asset, risk in enumerate(self._policy.assets):
-            price = conditions.prices_usd6[asset] / ONE
-            qty8 = self._table[asset]
-            pnl += qty8 * price
-            caps += (qty8 != 0.0) * self._caps_usd6[asset]
+        accounts = len(self._cash_usd6)
+        found = np.empty((4, accounts))
+        ratios = [
+            risk.initial_margin_ppm / risk.maintenance_margin_ppm for risk in self._policy.assets
+        ]
+        for start in range(0, accounts, CHUNK):
+            some = np.arange(start, min(start + CHUNK, accounts))
+            one = self._stand(conditions, some)
+            found[0, some], found[1, some] = one.equity, one.maintenance
+            found[2, some], found[3, some] = np.dot(ratios, one.scans), one.gross
+        return Standings(*found)
 
-            value = self._table[assets + asset] * price
-            tau_s = np.abs(value)
-            gross += tau_s.sum(axis=0)
-            tau_s /= 3.0 * risk.unwind_usd6_per_s
-            tau_s += np.array([row[asset] for row in conditions.tau_s])[:, None]
-            value *= self._policy.buffer.range_fraction(risk, tau_s, np.sqrt)
-            scan = np.abs(value.sum(axis=0))
-            maintenance += scan
-            initial += scan * (risk.initial_margin_ppm / risk.maintenance_margin_ppm)
-
+    def _stand(self, conditions: Conditions, places: NDArray[np.intp]) -> Pass:
+        """Return how some accounts stand."""
+        assets, table = self._assets, self._table.take(places, axis=2)
+        prices = np.array(conditions.prices_usd6)[:, None, None] / ONE
+        quantities = table[:assets]
+        values = quantities * prices
+        pnl = table[-1] - table[-2]
+        for value in values:
+            pnl += value
+        caps = ((quantities != 0.0) * self._caps_usd6).sum(axis=0)
+        gains = np.minimum(np.maximum(pnl, 0.0), caps)
         share = np.array(conditions.gain_share_ppm)[:, None] / 1e6
-        recognised = np.where(pnl > 0.0, np.minimum(pnl, caps) * share, pnl)
-        equity = self._cash_usd6 + recognised.sum(axis=0)
-        return Standings(equity, maintenance, initial, gross)
+        recognised = np.minimum(pnl, 0.0) + gains * share
 
-    def proposed(self, conditions: Conditions, *, call_ppm: int, restore_ppm: int) -> list[int]:
+        charges = table[assets : 2 * assets] * prices
+        size = np.abs(charges)
+        unwind_s = size / (3.0 * self._unwinds_usd6_per_s)
+        tau_s = unwind_s + np.array(conditions.tau_s).T[:, :, None]
+        ratio = np.empty_like(tau_s)
+        for asset, risk in enumerate(self._policy.assets):
+            ratio[asset] = self._policy.buffer.range_fraction(risk, tau_s[asset], np.sqrt)
+        charges *= ratio
+        scans = np.abs(charges.sum(axis=1))
+        return Pass(
+            equity=self._cash_usd6[places] + recognised.sum(axis=0),
+            maintenance=scans.sum(axis=0),
+            gross=size.sum(axis=(0, 1)),
+            exposure=np.abs(values),
+            gains=gains.sum(axis=0),
+            scans=scans,
+            size=size,
+            unwind_s=unwind_s,
+            tau_s=tau_s,
+            ratio=ratio,
+        )
+
+    def proposed(self, conditions: Conditions) -> list[int]:
         """Return the places of accounts whose status may have to change, in order.
 
-        Complete: an account that `assess` would call, liquidate or restore is among them.
+        Complete: an account that `assess` would call, liquidate or restore is among them. Only
+        those are looked at that stand in no box or in one that the conditions have left (M7).
         """
-        equity, maintenance, _, gross = self.standings(conditions)
+        needs, left = self._boxes.follow(conditions)
+        places = np.flatnonzero(self._box <= left)
+        found: list[int] = []
+        for start in range(0, len(places), CHUNK):
+            some = places[start : start + CHUNK]
+            slack, reach = self._reach(self._stand(conditions, some), self._code[some])
+            self._box[some] = np.searchsorted(needs, reach, side="right")
+            found += some[slack < 0.0].tolist()
+        return found
+
+    def _reach(self, found: Pass, code: NDArray[np.int8]) -> tuple[Floats, Floats]:
+        """Return what accounts have left before they are proposed [usd6], and how far it lasts.
+
+        The reach is a distance of conditions as `Boxes` measures it (rule M7).
+        """
+        equity, maintenance, gross = found.equity, found.maintenance, found.gross
+        # The chord from age zero: a concave range is nowhere steeper in reach of this age.
+        slope = (found.ratio - self._youngest) / np.maximum(found.tau_s, NOW_S)
+        slope *= (found.unwind_s + SECONDS) * (1.0 + MOST)
+        slope += found.ratio
+        slope *= found.size * (self._highest + 1e-9)
+        slope += found.exposure
+
         # Ratios are rounded up to whole millionths of each leg; the hair covers that as well.
-        hair = HAIR_USD6 + gross * (1e-6 * restore_ppm / 1e6) + maintenance * 1e-9
-        code = self._code
-        at_risk = (maintenance > 0.0) | (equity < 0.0)
-        low = (equity < maintenance + hair) & at_risk
-        called = (equity < maintenance * (call_ppm / 1e6) + hair) & at_risk
-        restored = equity > maintenance * (restore_ppm / 1e6) - hair
-        wanted = (called & (code == OPEN)) | (low & (code != DONE))
-        wanted |= (restored & (code == CALLED)) | (code == FROZEN)
-        return np.flatnonzero(wanted).tolist()
+        rounding = gross * (1e-6 * self._highest)
+        hair = HAIR_USD6 + rounding + maintenance * 1e-9
+        rate = slope.sum(axis=(0, 1)) + rounding + found.gains * self._boxes.share_unit
+        level = np.where(code == OPEN, self._call, 1.0)
+        idle = (gross == 0.0) & (equity >= 0.0)  # requires nothing: only a debt counts
+        slack = equity - np.where(idle, HAIR_USD6 * (rate > 0.0), maintenance * level + hair)
+        if code.any():
+            restored = np.where(code == CALLED, maintenance * self._restore - hair - equity, np.inf)
+            slack = np.minimum(slack, restored)
+            slack[code == FROZEN] = -1.0
+            slack[code == DONE] = np.inf
+        still = np.where(slack < 0.0, 0.0, np.inf)
+        return slack, np.divide(slack, rate, out=still, where=rate > 0.0)
+
+
+def _by_asset(figures: Iterable[float]) -> Floats:
+    """Return an array of shape (assets, 1, 1), to go with spokes and accounts."""
+    return np.array([float(figure) for figure in figures])[:, None, None]

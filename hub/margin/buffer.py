@@ -47,7 +47,10 @@ class AssetRisk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Buffer(Protocol):
-    """A policy for the price range that maintenance margin must cover."""
+    """A policy for the price range that maintenance margin must cover.
+
+    It never falls with age and is concave in it: rule M7 rests on that.
+    """
 
     def range_fraction(self, risk: AssetRisk, tau_s: T, sqrt: Sqrt[T]) -> T:
         """Return the range as a fraction of notional, for an age of `tau_s` seconds."""
