@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.ledger import clearing, held
-from messaging.messages import HaltOrdered, ReservationGranted
-from messaging.units import HUB, USD
+from messaging.envelope import Envelope
+from messaging.messages import Family, HaltOrdered, ReservationGranted
+from messaging.units import HUB, MONITOR, USD
 from tests.hub.test_oracle import ANN, BASE, CASH, SOL, Desk, ask, reports
 
 GAIN = 300 * USD
@@ -17,7 +18,9 @@ def waiting(desk: Desk, account: str = ANN, spoke: str = BASE) -> int:
 
 
 def halt(desk: Desk, *spokes: str) -> None:
-    for effect in desk.hub._halted(HaltOrdered(spokes=spokes, finding="an operator's word")):
+    order = HaltOrdered(spokes=spokes, finding="an operator's word")
+    frame = Envelope(MONITOR, HUB, Family.CONTROL, 1, 0, desk.now_us, 0, 0, order)
+    for effect in desk.hub.handle(desk.now_us, frame):
         assert effect.to in spokes
 
 
