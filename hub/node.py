@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hub import credit, digests, gains, positions, rollback, watch
+from hub import credit, digests, gains, positions, rebuild, rollback, watch
 from hub.oracle import take
 from hub.state import HubPolicy, HubState
 from hub.zone import Zone
@@ -25,7 +25,8 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
-from messaging.node import Contradicted, Event, Restarted, TimerFired
+from messaging.node import Contradicted, Event, Rejoined, Restarted, TimerFired
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed, RebuildApproved
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -71,6 +72,8 @@ class Hub:
             return ()
         if type(event) is Contradicted:
             return credit.halt(hub.zone_of[event.peer], HaltReason.EQUIVOCATED)
+        if type(event) is Rejoined:
+            return rebuild.rejoined(hub, hub.zone_of[event.peer], event)
         assert type(event) is Envelope
         message = event.message
         if type(message) is PricePublished:
@@ -81,6 +84,8 @@ class Hub:
             return ()
         if type(message) is HaltOrdered:
             return self._halted(message)
+        if type(message) is RebuildApproved:
+            return rebuild.approve(hub, message.spoke, message.spoke_epoch)
         zone = hub.zone_of[event.sender]
         effects = self._decide(zone, event, now_us)
         return effects + self._advance(zone, event, now_us)
@@ -116,6 +121,10 @@ class Hub:
                 return digests.rows_told(hub, zone, answer, event.seq, height)
             case ChainReorganised() as lost:
                 return rollback.reorganised(hub, zone, event.family, lost)
+            case ChannelRebuilt() as word:
+                return rebuild.told(hub, zone, event.family, word)
+            case OldEpochsClosed() as word:
+                return rebuild.closed(zone, word, height)
             case LiquidationFilled() as fill:
                 return positions.filled(hub, zone, fill.liq_id, fill.filled_qty8)
             case LiquidationDone() as ended:
@@ -144,7 +153,9 @@ class Hub:
         while len(times) > 1 and times[1][0] <= event.final_height:
             times.popleft()
         if family is Family.RESERVATION:
-            return credit.advance(self.state, zone)
+            effects = credit.advance(self.state, zone)
+            rebuild.release(self.state, zone)
+            return effects
         if family is Family.MARGIN_STATE:
             positions.advance(self.state, zone, now_us)
         if zone.ended:

@@ -88,6 +88,8 @@ class Zone:
             the cap (P2).
         held: gains that wait, oldest first; held_usd6: their sum (rule L9).
         cut: what of its reservations both sides can compare (P59).
+        epochs: per family, the spoke's epoch that holds on the channel (P22).
+        old_closed: (height, epoch) of words that all before the epoch is closed, not final yet.
         halted: why the spoke is not trusted any more, if so (P65, P66).
     """
 
@@ -125,7 +127,13 @@ class Zone:
         self.held: deque[Held] = deque()
         self.held_usd6 = 0
         self.cut = Cut()
+        self.epochs: dict[Family, int] = dict.fromkeys(self.final_heights, 1)
+        self.old_closed: deque[tuple[Height, int]] = deque()
         self.halted: HaltReason | None = None
+
+    def speaks_of(self, spoke_epoch: int) -> bool:
+        """Tell whether what the spoke claims of its reservations is of those of an epoch (P22)."""
+        return spoke_epoch == self.epochs[Family.RESERVATION]
 
     @property
     def exposure_usd6(self) -> int:

@@ -19,6 +19,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
+from messaging.rebuilding import ChannelRebuilt
 from messaging.units import AccountId, Height, Micros, ReservationId
 
 
@@ -57,18 +58,30 @@ class Overlay:
     def __init__(self) -> None:
         self._final: dict[Family, _Facts] = {}
         self._soft: dict[Family, deque[_Line]] = {}
+        self._rebuilt_seq: dict[Family, int] = {}  # what came before has no numbers any more
 
     def hear(self, frame: Envelope) -> bool:
         """Take in a frame in order; tell whether it took others back."""
         final = self._final.setdefault(frame.family, _Facts())
         soft = self._soft.setdefault(frame.family, deque())
-        lost = type(frame.message) is ChainReorganised
+        message = frame.message
+        lost = isinstance(message, ChainReorganised | ChannelRebuilt)
         while lost and soft and soft[-1].seq >= frame.seq:
             soft.pop()
+        if isinstance(message, ChannelRebuilt):
+            self._rebuilt_seq[frame.family] = frame.seq
+        if isinstance(message, ChainReorganised | ChannelRebuilt):
+            self._lose_unnumbered(soft, self._rebuilt_seq.get(frame.family, 0), message.fork_height)
         soft.append(_Line(frame.seq, frame.height, frame.message))
         while soft and soft[0].height <= frame.final_height:
             final.add(soft.popleft().message)
         return lost
+
+    def _lose_unnumbered(self, soft: deque[_Line], rebuilt_seq: int, fork: Height) -> None:
+        """Cut off what a memory that is lost had told of lost blocks; only heights tell."""
+        kept = [line for line in soft if line.seq >= rebuilt_seq or line.height <= fork]
+        soft.clear()
+        soft.extend(kept)
 
     def check(self, hub: HubState, zone: Zone, family: Family) -> None:
         """Compare the hub's view of one channel with the log.

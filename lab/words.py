@@ -19,6 +19,7 @@ from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated
 from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
+from messaging.rebuilding import ChannelRebuilt
 from messaging.units import Height, NodeId
 from messaging.witness import place_of
 
@@ -66,7 +67,7 @@ class _Row:
 
 
 def _begins(frame: Envelope) -> bool:
-    return type(frame.message) is ChainReorganised
+    return type(frame.message) in (ChainReorganised, ChannelRebuilt)
 
 
 class Words:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from messaging.envelope import Envelope
 from messaging.lineage import Lineage, Place
 from messaging.messages import ChainReorganised
+from messaging.rebuilding import ChannelRebuilt
 from messaging.units import Height, Micros
 
 PARKED_MAX = 1_024  # frames a receiver keeps behind a gap
@@ -57,6 +58,7 @@ class Outbox:
         chan_epoch: version of the channel that new frames belong to.
         held_from: frames from this number on may not leave yet; 0 if all may (P19).
         lineage: versions of the frames that stand.
+        taken_back: frames that the receiver was not told again when it was rebuilt last (P61).
     """
 
     __slots__ = (
@@ -70,11 +72,13 @@ class Outbox:
         "lineage",
         "next_seq",
         "resent_max",
+        "taken_back",
         "unacked",
     )
 
     def __init__(self) -> None:
         self.resent_max = RESENT_MAX
+        self.taken_back = 0
         self.chan_epoch = 1
         self.next_seq = 1
         self.held_from = 0
@@ -126,6 +130,27 @@ class Outbox:
         if self.held_from:
             self.held_from = min(self.held_from, first)
         return base_epoch
+
+    def begin_anew(self) -> Place:
+        """Take back all that is not acknowledged, for the other end was rebuilt (P61).
+
+        Return the place of the frame that the first one of the new version follows.
+        """
+        base = self.head
+        self.go_to(base, self.chan_epoch + 1)
+        return base
+
+    def go_to(self, base: Place, chan_epoch: int) -> None:
+        """Go on behind a frame in a new version."""
+        self.taken_back = len(self.unacked)
+        self.unacked.clear()
+        self._soft.clear()
+        self._growth = 1.0
+        self.chan_epoch, self.next_seq = chan_epoch, base.seq + 1
+        self.lineage.pass_through(base)
+        self.lineage.fork(Place(chan_epoch, self.next_seq))
+        if self.held_from:
+            self._left, self.held_from = base, self.next_seq
 
     def hold(self) -> None:
         """Let no new frame leave until `let_go`; those already stored are sent again as ever."""
@@ -303,7 +328,7 @@ class Inbox:
         """Tell whether a frame begins a version that the cursor may go to: no frame misses."""
         message, before = envelope.message, envelope.seq - 1
         return (
-            type(message) is ChainReorganised
+            (type(message) is ChainReorganised or type(message) is ChannelRebuilt)
             and before < self.next_seq
             and self.lineage.epoch_of(before) == message.base_epoch
         )
@@ -364,6 +389,20 @@ class Inbox:
         self.acked_seq = min(self.acked_seq, start.seq - 1)
         self.arrived_us = now_us
         return first
+
+    def begin_anew(self, life: Life) -> None:
+        """Take what waits for a life of the other end that was lost as never said (P61)."""
+        self.dead += len(self.parked) + len(self.newer)
+        self.parked.clear()
+        self._parked_us.clear()
+        self.newer.clear()
+        self.life = life
+
+    def go_to(self, base: Place, life: Life) -> None:
+        """Set the cursor to a frame, for what there was is lost."""
+        self.begin_anew(life)
+        self.chan_epoch, self.next_seq, self.acked_seq = base.chan_epoch, base.seq + 1, base.seq
+        self.lineage.pass_through(base)
 
     def go_on(self, now_us: Micros) -> list[Envelope]:
         """Hand frames on again; return those that have come in order meanwhile."""

@@ -24,7 +24,8 @@ from messaging.fingerprint import fingerprint
 from messaging.identity import NO_DIGEST, Link, Signer, read_entry
 from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES
-from messaging.node import Contradicted, Event, Restarted, TimerFired
+from messaging.node import Contradicted, Event, Rebuilt, Restarted, TimerFired
+from messaging.rebuilding import ChannelRebuilt
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
 from messaging.units import Micros, NodeId
@@ -142,6 +143,11 @@ class Durable:
         return self._memory.place
 
     @property
+    def streams(self) -> tuple[tuple[str, int], ...]:
+        """Return the last number of each stream that is no channel."""
+        return tuple(sorted(self._memory.heard.items()))
+
+    @property
     def waiting(self) -> int:
         """Return how many events wait for a commit."""
         return len(self._entries)
@@ -182,6 +188,12 @@ class Durable:
         `nonce` is 8 bytes that no other life has.
         """
         event = Restarted(nonce)
+        self._journal(now_us, encode_event(event))
+        self._handle(now_us, event, None)
+
+    def rebuild(self, now_us: Micros, event: Rebuilt) -> None:
+        """Begin the journal of a node whose memory is lost; no life begins with it (P61)."""
+        assert not self.place, "expected an empty journal"
         self._journal(now_us, encode_event(event))
         self._handle(now_us, event, None)
 
@@ -273,7 +285,10 @@ class Durable:
                 raise FrameRefused(f"expected a timer that is set, found {event.name}")
             self._carry(memory.endpoint.handle(now_us, event), TIMER)
             return
-        if type(event) is Contradicted:
+        if type(event) is Rebuilt:
+            memory.timers.clear()  # set for a beginning that was long ago
+            memory.heard.update(event.streams)
+        elif type(event) is Contradicted:
             memory.accused[event.peer] = None
         elif type(event) is Envelope:
             self._hear(event, link)
@@ -319,7 +334,8 @@ class Durable:
             if not self._folding:
                 self._put(topic, 0, self._headers(cause, frame), self._sealed[topic, seq])
             return
-        before = chain.before(seq) if seq else NO_DIGEST
+        linked = seq and type(frame.message) is not ChannelRebuilt
+        before = chain.before(seq) if linked else NO_DIGEST
         data = encode_frame(frame)
         if self._folding:
             digest = self._signer.digest(data, before)

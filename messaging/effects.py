@@ -49,4 +49,12 @@ class Forked(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     final_height: Height
 
 
-Effect: TypeAlias = Send | SetTimer | Forked
+@final
+class Readmit(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """Let `peer` come back with nothing in its memory, in this epoch of it (P24)."""
+
+    peer: NodeId
+    spoke_epoch: int
+
+
+Effect: TypeAlias = Send | SetTimer | Forked | Readmit

@@ -30,10 +30,9 @@ from messaging.fields import (
     Symbol,
     Time,
 )
-from messaging.link_control import Acknowledged, ResendRequested, ResyncAsked, ResyncTold
-from messaging.units import (
-    Ppm,
-)
+from messaging.link_control import LinkControl
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed, RebuildApproved
+from messaging.units import Ppm
 
 
 class Family(StrEnum):
@@ -73,7 +72,8 @@ class ReservationGranted(
     """The hub has set the amount aside; the spoke may use it until `expires_at_us`. Hub to spoke.
 
     The expiry is time on the spoke's chain. Lost: the amount stays locked until a watermark
-    passes the expiry. Repeated: a closed reservation never opens again (P50).
+    passes the expiry. Repeated: a closed reservation never opens again (P50). Of another
+    `spoke_epoch`: it cannot be used (P22).
     """
 
     rid: ReservationKey
@@ -81,6 +81,7 @@ class ReservationGranted(
     amount_usd6: Amount
     expires_at_us: Time
     grant_version: Count = 1
+    spoke_epoch: Epoch = 1
 
 
 class RejectReason(StrEnum):
@@ -115,6 +116,7 @@ class ReservationRenewed(
     rid: ReservationKey
     expires_at_us: Time
     grant_version: Count
+    spoke_epoch: Epoch = 1
 
 
 class CreditUsed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="credit_used"):
@@ -143,6 +145,7 @@ class CloseReason(StrEnum):
     REVOKED = "revoked"
     EXPIRED = "expired"
     REFUSED_LATE = "refused_late"
+    REBUILT = "rebuilt"  # of an earlier spoke epoch, which the contract has ended (P61)
 
 
 class ReservationClosed(
@@ -320,6 +323,7 @@ class LiquidationOrdered(
     price_limit_usd6: Amount
     deadline_us: Time
     margin_version: Count
+    spoke_epoch: Epoch = 1
 
 
 class LiquidationFilled(
@@ -343,6 +347,7 @@ class LiquidationEnd(StrEnum):
     MAX_QTY = "max_qty"
     EXISTS_DIFFERENT = "exists_different"
     STATE_UNKNOWN = "state_unknown"
+    OTHER_EPOCH = "other_epoch"  # of the spoke, and unknown there (P61)
 
 
 class LiquidationDone(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="liquidation_done"):
@@ -460,6 +465,7 @@ ReservationMessage: TypeAlias = (
     | RevocationRequested
     | ReservationClosed
     | ClosureAcknowledged
+    | OldEpochsClosed
 )
 ReconcilingMessage: TypeAlias = DigestTold | BucketsAsked | BucketsTold | RowsAsked | RowsTold
 LiquidationMessage: TypeAlias = (
@@ -473,14 +479,13 @@ Message: TypeAlias = (
     | LiquidationMessage
     | Watermark
     | ChainReorganised
+    | ChannelRebuilt
     | PricePublished
     | MarketMoved
     | OrderPlaced
     | SpokeHalted
     | HaltOrdered
+    | RebuildApproved
     | LinkChanged
-    | Acknowledged
-    | ResendRequested
-    | ResyncAsked
-    | ResyncTold
+    | LinkControl
 )

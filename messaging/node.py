@@ -7,7 +7,8 @@ import msgspec
 
 from messaging.effects import Effect
 from messaging.envelope import Envelope
-from messaging.fields import NodeName, Nonce
+from messaging.fields import Epoch, NodeName, Nonce
+from messaging.messages import Family
 from messaging.units import Micros, NodeId
 
 
@@ -26,6 +27,45 @@ class Restarted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True
 
 
 @final
+class Rebuilt(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """The node's memory is lost, and begins anew with what has outlived it (P61).
+
+    The first event of a journal.
+
+    Attributes:
+        spoke_epoch: the new one, on chain from this block on.
+        contract: what can be read from the chain.
+        streams: topic and last number of what reaches the node in order from its own chain.
+    """
+
+    spoke_epoch: Epoch
+    contract: bytes
+    streams: tuple[tuple[str, int], ...]
+
+
+@final
+class Rejoined(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """A channel begins anew, for the spoke at one end of it was rebuilt (P61).
+
+    From the endpoint, in the course of another event, at both ends. The first word that the node
+    says on it must be `ChannelRebuilt`.
+
+    Attributes:
+        peer, family: the channel.
+        spoke_epoch: of the spoke, from now on.
+        base_epoch, base_seq: the frame that our next one follows.
+        heard_seq: the last frame of the peer that counts.
+    """
+
+    peer: NodeName
+    family: Family
+    spoke_epoch: Epoch
+    base_epoch: Epoch
+    base_seq: int
+    heard_seq: int
+
+
+@final
 class Contradicted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     """A peer has signed two frames that cannot both stand in its channel (P64).
 
@@ -39,7 +79,7 @@ class Contradicted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=T
     second: bytes
 
 
-Event: TypeAlias = Envelope | TimerFired | Contradicted | Restarted
+Event: TypeAlias = Envelope | TimerFired | Contradicted | Restarted | Rebuilt | Rejoined
 
 
 class Node(Protocol):

@@ -2,8 +2,9 @@
 
     from-<spoke>.<family>   spoke to hub      to-<spoke>.<family>   hub to spoke
     market.<spoke>          true prices       order.<spoke>         orders of traders
-    price.oracle            prints            ctl.halt, ctl.relay   watchdog, operator
-    dlq.<node>              dead letters of a node
+    price.oracle            prints            ctl.halt              watchdog
+    dlq.<node>              dead letters      ctl.operator          operator, to the hub
+                                              ctl.relay             operator, to the relay
 
 What travels between chains goes through the relay, which writes `delivered.<topic>`; the rest
 stays within one chain and is read where it was written.
@@ -19,6 +20,7 @@ from messaging.units import HUB, MARKET, MONITOR, OPERATOR, ORACLE, RELAY, TRADE
 
 DELIVERED = "delivered."
 HALT_TOPIC = "ctl.halt"
+OPERATOR_TOPIC = "ctl.operator"
 LINK_TOPIC = "ctl.relay"
 
 
@@ -68,6 +70,7 @@ def routes(spokes: Iterable[NodeId]) -> tuple[Route, ...]:
     found = [
         Route(f"price.{ORACLE}", ORACLE, HUB, Family.PRICE, True),
         Route(HALT_TOPIC, MONITOR, HUB, Family.CONTROL, False),
+        Route(OPERATOR_TOPIC, OPERATOR, HUB, Family.CONTROL, False),
         Route(LINK_TOPIC, OPERATOR, RELAY, Family.CONTROL, False),
     ]
     for spoke in spokes:
@@ -93,4 +96,6 @@ def topic_of(frame: Envelope) -> str:
         return f"market.{receiver}" if sender == MARKET else f"price.{sender}"
     if family is Family.ORDER:
         return f"order.{receiver}"
-    return HALT_TOPIC if receiver == HUB else LINK_TOPIC
+    if receiver == HUB:
+        return HALT_TOPIC if sender == MONITOR else OPERATOR_TOPIC
+    return LINK_TOPIC

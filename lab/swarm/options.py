@@ -21,7 +21,7 @@ FAULTS = {
     "old": "F3", "broken": "F3", "stray": "F3",
     "rewind": "F4", "truncate": "F4", "outage": "F4",
     "death": "F5", "pause": "F5", "crash_loop": "F5",
-    "twin": "F5", "lost_commit": "F6", "backup": "F6",
+    "twin": "F5", "lost_commit": "F6", "backup": "F6", "amnesia": "F6",
     "skew": "F7", "halt": "F8", "reorg": "F8", "outlier": "F9", "stale": "F9",
     "forge": "F10", "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
 }  # fmt: skip

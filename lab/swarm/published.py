@@ -18,6 +18,7 @@ from messaging.errors import FrameRefused, InvariantViolated
 from messaging.identity import NO_DIGEST, Sealed, Verifier, read_entry
 from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES
+from messaging.rebuilding import ChannelRebuilt
 from messaging.topics import Route, topic_of
 from messaging.units import Micros, NodeId
 from messaging.witness import follows, place_of
@@ -78,6 +79,8 @@ class Published:
                 sealed = verifier.open(data, frame.sender)
             except FrameRefused as error:
                 raise InvariantViolated("INV16", f"{topic} {seq}: {error}") from None
+            if type(frame.message) is ChannelRebuilt and sealed.before == NO_DIGEST:
+                continue
             before = self.frames.get((topic, follows(frame)))
             linked = NO_DIGEST if before is None else _sealed.decode(before).digest()
             if sealed.before != linked or (before is None and seq > 1):
