@@ -209,6 +209,7 @@ class Inbox:
         lineage: versions of the frames up to it.
         parked: frames of the cursor's version behind a gap, by number.
         newer: frames of later versions, which it cannot go to yet.
+        chan_epoch_max: the latest version that anything has come of, or that was agreed on.
         life: of the other end, the newest that has been accepted.
         waits: nothing is handed on until `go_on`; what comes is parked.
         acked_seq: the cursor that the other end has been told.
@@ -224,6 +225,7 @@ class Inbox:
         "acked_seq",
         "arrived_us",
         "chan_epoch",
+        "chan_epoch_max",
         "dead",
         "early",
         "fenced",
@@ -239,7 +241,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.parked_max = PARKED_MAX
-        self.chan_epoch = 1
+        self.chan_epoch = self.chan_epoch_max = 1
         self.next_seq = 1
         self.lineage = Lineage()
         self.parked: dict[int, Envelope] = {}
@@ -302,6 +304,7 @@ class Inbox:
             else:
                 self.dead += 1
             return []
+        self.chan_epoch_max = max(self.chan_epoch_max, place.chan_epoch)
         if place in self.newer:
             self.repeats += 1
             return []
@@ -390,18 +393,24 @@ class Inbox:
         self.arrived_us = now_us
         return first
 
-    def begin_anew(self, life: Life) -> None:
-        """Take what waits for a life of the other end that was lost as never said (P61)."""
+    def begin_anew(self, life: Life) -> int:
+        """Take what waits of a life of the other end that was lost as never said (P61).
+
+        Return the version that it goes on in: none that anybody may have signed a frame of.
+        """
+        self.chan_epoch_max += 1
         self.dead += len(self.parked) + len(self.newer)
         self.parked.clear()
         self._parked_us.clear()
         self.newer.clear()
         self.life = life
+        return self.chan_epoch_max
 
     def go_to(self, base: Place, life: Life) -> None:
         """Set the cursor to a frame, for what there was is lost."""
         self.begin_anew(life)
         self.chan_epoch, self.next_seq, self.acked_seq = base.chan_epoch, base.seq + 1, base.seq
+        self.chan_epoch_max = base.chan_epoch
         self.lineage.pass_through(base)
 
     def go_on(self, now_us: Micros) -> list[Envelope]:

@@ -282,11 +282,10 @@ class Endpoint:
             nonce=nonce,
             heard_epoch=heard.chan_epoch,
             heard_seq=heard.seq,
-            chan_epoch=inbox.seen.chan_epoch + 1,
+            chan_epoch=inbox.begin_anew(Life(event.node_epoch, nonce, heard)),
             said_epoch=said.chan_epoch,
             said_seq=said.seq,
         )
-        inbox.begin_anew(Life(event.node_epoch, nonce, heard))
         out: list[Output] = [self._outside(key, now_us, accepted)]
         out += self._rejoin(now_us, Rejoined(*key, spoke_epoch, *said, heard.seq))
         return [*out, *self._trusted(now_us, key)]

@@ -13,8 +13,8 @@ from lab.swarm.reached import Struck
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
-from messaging.messages import OrderPlaced, ReservationRequested
-from messaging.node import Event, Restarted
+from messaging.messages import Family, OrderPlaced, ReservationRequested
+from messaging.node import Event, Rejoined, Restarted
 from messaging.units import Micros, NodeId, Qty8
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
@@ -35,6 +35,8 @@ class Impatient(Spoke):
     def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         """See `messaging.node.Node.handle`."""
         effects = list(super().handle(now_us, event))
+        if type(event) is Rejoined and event.family is Family.RESERVATION:
+            self._asked = self._known_from_the_chain(now_us)  # what came before is forgotten
         for effect in effects:
             if type(effect) is Send and type(effect.message) is ReservationRequested:
                 self._asked = [*self._asked[-KEPT_MAX + 1 :], effect]
@@ -43,6 +45,22 @@ class Impatient(Spoke):
         if self._asked and self._handled % self._every == 0 and not started:
             effects.append(self._asked[self._handled // self._every % len(self._asked)])
         return effects
+
+    def _known_from_the_chain(self, now_us: Micros) -> list[Effect]:
+        """Return the requests that led to the rights in the contract: of another epoch."""
+        spoke = self.state
+        return [
+            spoke.tell(
+                ReservationRequested(
+                    rid=credit.rid,
+                    account=credit.account,
+                    amount_usd6=credit.amount_usd6,
+                    ttl_us=spoke.policy.ttl_us,
+                ),
+                now_us,
+            )
+            for credit in list(spoke.credits.values())[-KEPT_MAX:]
+        ]
 
 
 def narrow(endpoint: Endpoint) -> None:
