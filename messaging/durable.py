@@ -24,7 +24,7 @@ from messaging.fingerprint import fingerprint
 from messaging.identity import NO_DIGEST, Link, Signer, read_entry
 from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES
-from messaging.node import Contradicted, Event, Rebuilt, Restarted, TimerFired
+from messaging.node import Contradicted, Event, Rebuilt, Restarted, Stream, TimerFired
 from messaging.rebuilding import ChannelRebuilt
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
@@ -143,9 +143,9 @@ class Durable:
         return self._memory.place
 
     @property
-    def streams(self) -> tuple[tuple[str, int], ...]:
-        """Return the last number of each stream that is no channel."""
-        return tuple(sorted(self._memory.heard.items()))
+    def streams(self) -> tuple[Stream, ...]:
+        """Return how far each topic that is no channel has been read."""
+        return tuple(Stream(topic, seq) for topic, seq in sorted(self._memory.heard.items()))
 
     @property
     def waiting(self) -> int:
@@ -287,7 +287,7 @@ class Durable:
             return
         if type(event) is Rebuilt:
             memory.timers.clear()  # set for a beginning that was long ago
-            memory.heard.update(event.streams)
+            memory.heard.update((one.topic, one.seq) for one in event.streams)
         elif type(event) is Contradicted:
             memory.accused[event.peer] = None
         elif type(event) is Envelope:

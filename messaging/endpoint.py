@@ -273,7 +273,10 @@ class Endpoint:
             if news or outbox.acked > Place(known.said_epoch, known.said_seq):
                 return [self._told(now_us, key, nonce, ResyncAnswer.STATE_LOST)]
             inbox.life = Life(event.node_epoch, nonce, life.head)
-            self._accepted[key] = replace(known, nonce=nonce)
+            head_epoch, head_seq = outbox.head
+            self._accepted[key] = replace(
+                known, nonce=nonce, head_epoch=head_epoch, head_seq=head_seq
+            )
             return [self._outside(key, now_us, self._accepted[key]), *self._trusted(now_us, key)]
         if self.readmitted.get(key[0]) != spoke_epoch:
             return []  # it asks again
@@ -285,6 +288,8 @@ class Endpoint:
             chan_epoch=inbox.begin_anew(Life(event.node_epoch, nonce, heard)),
             said_epoch=said.chan_epoch,
             said_seq=said.seq,
+            head_epoch=said.chan_epoch,
+            head_seq=said.seq,
         )
         out: list[Output] = [self._outside(key, now_us, accepted)]
         out += self._rejoin(now_us, Rejoined(*key, spoke_epoch, *said, heard.seq))
@@ -301,7 +306,8 @@ class Endpoint:
         heard = Place(told.heard_epoch, told.heard_seq)
         said = Place(told.said_epoch, told.said_seq)
         self.outboxes[key].go_to(heard, told.chan_epoch)
-        self.inboxes[key].go_to(said, Life(event.node_epoch, b"", said))
+        head = Place(told.head_epoch, told.head_seq)
+        self.inboxes[key].go_to(said, Life(event.node_epoch, b"", head))
         del self.lost[key]
         spoke_epoch = spoke_epoch_of(self.node_epoch)
         out = self._rejoin(now_us, Rejoined(*key, spoke_epoch, *heard, said.seq))

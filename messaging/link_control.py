@@ -55,7 +55,8 @@ class RebuildAccepted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="
 
     Hub to spoke, outside the sequence. `heard_*` is the last frame of the spoke that counts; it
     goes on behind that in version `chan_epoch`. `said_*` is the last frame of the hub that is
-    not taken back: a new version follows it.
+    not taken back: a new version follows it. `head_*` is the last one that earlier lives of the
+    hub have put.
     """
 
     nonce: Nonce
@@ -64,6 +65,8 @@ class RebuildAccepted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="
     chan_epoch: Epoch
     said_epoch: Epoch
     said_seq: Count
+    head_epoch: Epoch
+    head_seq: Count
 
 
 LinkControl: TypeAlias = Acknowledged | ResendRequested | ResyncAsked | ResyncTold | RebuildAccepted

@@ -1,13 +1,14 @@
 """The one shape that hub, spokes, markets and every driver agree on."""
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias, final
+from typing import Annotated, Protocol, TypeAlias, final
 
 import msgspec
+from msgspec import Meta
 
 from messaging.effects import Effect
 from messaging.envelope import Envelope
-from messaging.fields import Epoch, NodeName, Nonce
+from messaging.fields import Count, Epoch, NodeName, Nonce
 from messaging.messages import Family
 from messaging.units import Micros, NodeId
 
@@ -26,6 +27,13 @@ class Restarted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True
     nonce: Nonce
 
 
+class Stream(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How far a topic that is no channel has been read."""
+
+    topic: Annotated[str, Meta(max_length=128)]
+    seq: Count
+
+
 @final
 class Rebuilt(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     """The node's memory is lost, and begins anew with what has outlived it (P61).
@@ -35,12 +43,12 @@ class Rebuilt(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     Attributes:
         spoke_epoch: the new one, on chain from this block on.
         contract: what can be read from the chain.
-        streams: topic and last number of what reaches the node in order from its own chain.
+        streams: how far it has read what reaches the node in order from its own chain.
     """
 
     spoke_epoch: Epoch
     contract: bytes
-    streams: tuple[tuple[str, int], ...]
+    streams: tuple[Stream, ...]
 
 
 @final
@@ -61,8 +69,8 @@ class Rejoined(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True)
     family: Family
     spoke_epoch: Epoch
     base_epoch: Epoch
-    base_seq: int
-    heard_seq: int
+    base_seq: Count
+    heard_seq: Count
 
 
 @final
