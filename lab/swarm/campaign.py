@@ -69,6 +69,8 @@ REQUIRED = (
     "LiquidationDone: nothing_to_do",
     *("MarginSet: reduce_only", "MarginSet: frozen", "MarginSet: open"),
     "DigestTold",
+    *("amnesia", "amnesia, rebuilt", "hub frames taken back", "grant of another epoch"),  # F6
+    *("ReservationClosed: rebuilt", "released by rebuilt word"),
     *("delivered again", "told in either order", "frames derived anew"),  # INV8, INV9, INV10
 )
 

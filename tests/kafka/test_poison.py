@@ -36,7 +36,8 @@ from messaging.messages import (
     OrderPlaced,
     PricePublished,
 )
-from messaging.topics import HALT_TOPIC, LINK_TOPIC, Route, dead_letters, routes
+from messaging.rebuilding import RebuildApproved
+from messaging.topics import HALT_TOPIC, LINK_TOPIC, OPERATOR_TOPIC, Route, dead_letters, routes
 from messaging.units import HUB, RELAY, AccountId, Asset, Micros, NodeId, Ppm, Qty8, Usd6
 from tests.kafka import records
 from tests.kafka.stack import BUSY, Stack, scenario
@@ -77,6 +78,8 @@ def harmful(route: Route) -> Message:
     """Return a message that would do harm on this topic."""
     if route.topic == HALT_TOPIC:
         return HaltOrdered(spokes=(BASE,), finding="forged")
+    if route.topic == OPERATOR_TOPIC:
+        return RebuildApproved(spoke=BASE, spoke_epoch=2)
     if route.topic == LINK_TOPIC:
         return LinkChanged(source=BASE, target=HUB, latency="constant:900s")
     if route.family is Family.ORDER:

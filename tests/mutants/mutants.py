@@ -19,7 +19,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 import hub.credit
+import hub.rebuild
 import hub.reservation
+import spokes.contract
 import spokes.node
 import spokes.reservation
 from hub.state import HubState
@@ -218,6 +220,36 @@ def _publish_first(die: Any) -> Any:
     return spoiled
 
 
+def _no_new_epoch(restore: Any) -> Any:
+    """Let every right of the contract go on, as if its epoch had not changed."""
+
+    def spoiled(spoke: Any, event: Any, now_us: Micros) -> None:
+        restore(spoke, event, now_us)
+        before = msgspec.msgpack.decode(event.contract, type=spokes.contract.Contract)
+        for credit in before.credits:
+            spoke.keep_credit(spokes.reservation.Outcome(credit), now_us)
+
+    return spoiled
+
+
+def _any_epoch(speaks_of: Any) -> Any:
+    return lambda self, spoke_epoch: True
+
+
+def _early_word(closed: Any) -> Any:
+    """Release what never reached the contract before that is final."""
+
+    def spoiled(zone: Zone, word: Any, height: Any) -> Any:
+        return closed(zone, word, 0)
+
+    return spoiled
+
+
+def _in_flight(_: Any) -> Any:
+    """Leave the memory of the channel as it was: what is under way comes again."""
+    return lambda self: self.head
+
+
 def _plant(name: str, rule: str) -> Mutant:
     plant = plants.PLANTS[name]
     about = (plant.spoil.__doc__ or "").split("(")[0].strip()
@@ -240,6 +272,10 @@ MUTANTS: Mapping[str, Mutant] = {
     "X7b": Mutant("P19", "grants before all have answered", Endpoint, "_synced", _hasty),
     "X8": Mutant("P37", "renewals judged on the first expiry", hub.reservation, "renew",
                  _first_expiry),
+    "X9": Mutant("P22", "amnesia without a new epoch", spokes.contract, "restore", _no_new_epoch),
+    "X10": Mutant("P22", "watermark of another epoch frees", Zone, "speaks_of", _any_epoch),
+    "X10b": Mutant("P61", "free at a rebuilt word that is soft", hub.rebuild, "closed", _early_word),
+    "X10c": Mutant("P61", "frames to who has lost all stay", Outbox, "begin_anew", _in_flight),
     "X11": _plant("added_use", "P34"),
     "X12": Mutant("P38", "rejection is not sticky", hub.credit, "requested", _unsticky),
     "X13": _plant("early_release", "P36"),

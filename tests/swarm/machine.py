@@ -20,6 +20,7 @@ from lab.scenario import Scenario
 from lab.swarm import rest
 from lab.swarm.keyed import Seals, signer_of, verifier_of
 from lab.swarm.rarities import Impatient
+from lab.swarm.trial import chain_of
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver
 from messaging.drivers.process import Death, Loss, Parcel, Point, Process
@@ -27,10 +28,12 @@ from messaging.endpoint import Endpoint
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.identity import NO_DIGEST
 from messaging.messages import Family, MarketMoved, Message, OrderPlaced, PricePublished
+from messaging.rebuilding import RebuildApproved, spoke_epoch_of
 from messaging.topics import Route, routes, topic_of
 from messaging.units import (
     HUB,
     MARKET,
+    OPERATOR,
     ORACLE,
     SECOND_US,
     TRADERS,
@@ -128,7 +131,7 @@ class Game(RuleBasedStateMachine):
             world.deposits_of(found),
         )
         self.accounts = [account for account, _ in deposits]
-        everyone = (*PROCESSES, MARKET, ORACLE, TRADERS)
+        everyone = (*PROCESSES, MARKET, ORACLE, TRADERS, OPERATOR)
         self.signers = {name: signer_of(name, Seals.KEYED) for name in everyone}
         verifier = verifier_of({name: self.signers[name].public for name in everyone}, Seals.KEYED)
         self.by_topic = {route.topic: route for route in routes(names)}
@@ -136,6 +139,7 @@ class Game(RuleBasedStateMachine):
         self.pool, self.fate = Pool(), Chosen()
         self.price_usd6 = PRICE_USD6
         self.won = False
+        self.lost = self.forgotten = False  # the hub has lost something; a spoke all
 
         def process(name: NodeId) -> Process:
             def make() -> Endpoint:
@@ -143,7 +147,14 @@ class Game(RuleBasedStateMachine):
                     return world.hub_of(found, lanes, deposits)
                 return world.spoke_of(found, lanes, names.index(name), impatient)
 
-            return Process(make, self.signers[name], verifier, batch=3, snapshot_events=40)
+            return Process(
+                make,
+                self.signers[name],
+                verifier,
+                batch=3,
+                snapshot_events=40,
+                outlives=None if name == HUB else chain_of,
+            )
 
         self.processes = [process(name) for name in PROCESSES]
         nodes = [one.durable.endpoint.node for one in self.processes]
@@ -255,7 +266,7 @@ class Game(RuleBasedStateMachine):
 
     @rule(
         who=st.sampled_from(PROCESSES),
-        loss=st.sampled_from(list(Loss)[1:]),
+        loss=st.sampled_from([Loss.LAST_COMMIT, Loss.BACKUP, Loss.SUPERVISOR]),
         rarely=st.integers(0, 9),
     )
     def lose(self, who: NodeId, loss: Loss, rarely: int) -> None:
@@ -263,8 +274,27 @@ class Game(RuleBasedStateMachine):
 
         Rarely: after it, most games wait for a person.
         """
-        if rarely == 9:
+        if rarely == 9 and not (who == HUB and self.forgotten):
+            self.lost = self.lost or who == HUB
             self.fate.next[who] = Death(Point.AFTER_PUBLISH, 0, loss=loss)
+
+    @rule(who=st.sampled_from(SPOKES), point=st.sampled_from(Point), rarely=st.integers(0, 2))
+    def forget(self, who: NodeId, point: Point, rarely: int) -> None:
+        """Let a spoke lose all that is not on its chain, unless the hub has lost something."""
+        if rarely == 2 and not self.lost:
+            self.forgotten = True
+            self.fate.next[who] = Death(point, 0, loss=Loss.AMNESIA)
+
+    @precondition(lambda self: self.forgotten)
+    @rule()
+    def approve(self) -> None:
+        """Let the operator say that whoever was rebuilt may come back."""
+        for endpoint in self.endpoints():
+            if endpoint.lost:
+                epoch = spoke_epoch_of(endpoint.node_epoch)
+                message = RebuildApproved(spoke=endpoint.name, spoke_epoch=epoch)
+                self.tell(OPERATOR, HUB, Family.CONTROL, message)
+        self.run(0)
 
     # --- ends ---------------------------------------------------------------------------
 
@@ -274,6 +304,7 @@ class Game(RuleBasedStateMachine):
             return  # the node stopped in the middle of an event: what it did next says nothing
         self.fate.next.clear()
         self.driver.rouse()
+        self.approve()
         said: rest.Said = {}
         for second in range(900):
             if second == 860:
