@@ -140,7 +140,9 @@ class Trial:
     def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
         if endpoint.lost:
-            self._approve(endpoint, int(self._approvals.uniform(0.0, 2.0) * self._patience_us))
+            self._approve(
+                endpoint, int(max(0.0, self._approvals.uniform(-1.0, 2.0)) * self._patience_us)
+            )
         if self._checker is None:
             return
         self._checker.watch(endpoint, restored=restored)

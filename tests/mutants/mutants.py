@@ -274,7 +274,7 @@ MUTANTS: Mapping[str, Mutant] = {
                  _first_expiry),
     "X9": Mutant("P22", "amnesia without a new epoch", spokes.contract, "restore", _no_new_epoch),
     "X10": Mutant("P22", "watermark of another epoch frees", Zone, "speaks_of", _any_epoch),
-    "X10b": Mutant("P61", "free at a rebuilt word that is soft", hub.rebuild, "closed", _early_word),
+    "X10b": Mutant("P61", "free at a soft rebuilt word", hub.rebuild, "closed", _early_word),
     "X10c": Mutant("P61", "frames to who has lost all stay", Outbox, "begin_anew", _in_flight),
     "X11": _plant("added_use", "P34"),
     "X12": Mutant("P38", "rejection is not sticky", hub.credit, "requested", _unsticky),
