@@ -40,6 +40,7 @@ from messaging.link_control import ResyncAnswer
 from messaging.memory import MemoryStore
 from messaging.messages import Watermark
 from messaging.units import Micros
+from spokes.state import SpokeState
 from tests.swarm.machine import Game
 
 
@@ -232,10 +233,6 @@ def _no_new_epoch(restore: Any) -> Any:
     return spoiled
 
 
-def _any_epoch(speaks_of: Any) -> Any:
-    return lambda self, spoke_epoch: True
-
-
 def _early_word(closed: Any) -> Any:
     """Release what never reached the contract before that is final."""
 
@@ -245,9 +242,14 @@ def _early_word(closed: Any) -> Any:
     return spoiled
 
 
-def _in_flight(_: Any) -> Any:
-    """Leave the memory of the channel as it was: what is under way comes again."""
-    return lambda self: self.head
+def _same_ids(begin_epoch: Any) -> Any:
+    """Count requests from the beginning again."""
+
+    def spoiled(self: SpokeState, spoke_epoch: int, height: Any) -> None:
+        begin_epoch(self, spoke_epoch, height)
+        self.life = 0
+
+    return spoiled
 
 
 def _plant(name: str, rule: str) -> Mutant:
@@ -273,9 +275,8 @@ MUTANTS: Mapping[str, Mutant] = {
     "X8": Mutant("P37", "renewals judged on the first expiry", hub.reservation, "renew",
                  _first_expiry),
     "X9": Mutant("P22", "amnesia without a new epoch", spokes.contract, "restore", _no_new_epoch),
-    "X10": Mutant("P22", "watermark of another epoch frees", Zone, "speaks_of", _any_epoch),
     "X10b": Mutant("P61", "free at a soft rebuilt word", hub.rebuild, "closed", _early_word),
-    "X10c": Mutant("P61", "frames to who has lost all stay", Outbox, "begin_anew", _in_flight),
+    "X10c": Mutant("P61", "ids of an earlier epoch again", SpokeState, "begin_epoch", _same_ids),
     "X11": _plant("added_use", "P34"),
     "X12": Mutant("P38", "rejection is not sticky", hub.credit, "requested", _unsticky),
     "X13": _plant("early_release", "P36"),
