@@ -40,7 +40,12 @@ def requested(
         hub.keep_reservation(rejected)
         return [Send(zone.name, Family.RESERVATION, rejected.answer)]
 
-    granted = reservation.grant(asked, zone.name, heard_us=zone.heard_us)
+    granted = reservation.grant(
+        asked,
+        zone.name,
+        heard_us=zone.heard_us,
+        spoke_epoch=zone.epochs[Family.RESERVATION],
+    )
     replace(hub, zone, None, granted)
     hub.open_of.setdefault(asked.account, {})[asked.rid] = None
     _note_expiry(zone, granted)
@@ -160,7 +165,7 @@ def advance(hub: HubState, zone: Zone) -> list[Effect]:
         known = hub.reservations[rid]
         # A renewal has pushed a later expiry of its own; only the largest counts.
         last = expires_us >= known.expires_max_us and rid not in zone.cut.quarantine
-        if known.open and known.closed is None and last:
+        if known.open and known.closed is None and last and zone.speaks_of(known.spoke_epoch):
             end(hub, zone, known, f"final watermark at {zone.final_us} us")
     return effects
 
@@ -240,6 +245,7 @@ def _renew(hub: HubState, zone: Zone, known: Reservation, now_us: Micros) -> lis
         and known.grant_version <= zone.policy.renewals_max
         and account.status is MarginStatus.OPEN
         and zone.halted is None
+        and zone.speaks_of(known.spoke_epoch)
     )
     if not wanted:
         return []

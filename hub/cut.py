@@ -21,6 +21,7 @@ class Cut:
     """The hub's view of one spoke's open reservations, as far as the spoke has heard.
 
     Attributes:
+        spoke_epoch: of the reservations that are compared (P59).
         sent_seq: number of the last message to the spoke on `reservation`.
         heard_seq: the last of them that the spoke says it has applied.
         rows: open reservations, without a close, whose grant it has applied.
@@ -36,6 +37,7 @@ class Cut:
 
     def __init__(self) -> None:
         self.sent_seq = 0
+        self.spoke_epoch = 1
         self.heard_seq = 0
         self.rows = OpenRows()
         self.unheard: dict[ReservationId, int] = {}
@@ -47,6 +49,15 @@ class Cut:
         self.unequal = 0
         self.incomparable = 0
         self.reports: deque[Reconciliation] = deque(maxlen=REPORTS_MAX)
+
+    def begin_anew(self, sent_seq: int, spoke_epoch: int) -> None:
+        """Compare nothing that was granted so far; it ends with its epoch (P61)."""
+        self.sent_seq = self.heard_seq = sent_seq
+        self.rows = OpenRows()
+        self.unheard.clear()
+        self.asked_seq, self.asked_buckets = 0, ()
+        self.pages.clear()
+        self.spoke_epoch = spoke_epoch
 
     def note(self, known: Reservation) -> None:
         """Follow a reservation that has changed; with its close it is open no more."""
@@ -63,7 +74,8 @@ class Cut:
         if kind is ReservationGranted:
             rid = message.rid  # type: ignore[union-attr]
             known = reservations[rid]
-            if known.open and known.closed is None and rid not in self.rows:
+            theirs = known.spoke_epoch == self.spoke_epoch and rid not in self.rows
+            if known.open and known.closed is None and theirs:
                 self.unheard.setdefault(rid, self.sent_seq)
         elif kind is BucketsAsked or kind is RowsAsked:
             self.asked_seq = self.sent_seq

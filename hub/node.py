@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hub import credit, digests, gains, operators, positions, rollback, watch
+from hub import credit, digests, gains, operators, positions, rebuild, rollback, watch
 from hub.oracle import take
 from hub.state import HubPolicy, HubState
 from hub.zone import Zone
@@ -31,10 +31,12 @@ from messaging.node import (
     Event,
     KeyRevoked,
     PassedOver,
+    Rejoined,
     Restarted,
     Rotated,
     TimerFired,
 )
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed, RebuildApproved
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -91,6 +93,8 @@ class Hub:
             return operators.carry_out(hub, event)
         if type(event) is KeyRevoked:
             return credit.halt(hub.zone_of[event.peer], HaltReason.KEY_REVOKED)
+        if type(event) is Rejoined:
+            return rebuild.rejoined(hub, hub.zone_of[event.peer], event)
         assert type(event) is Envelope
         message = event.message
         if type(message) is PricePublished:
@@ -101,6 +105,8 @@ class Hub:
             return ()
         if type(message) is HaltOrdered:
             return self._halted(event, message)
+        if type(message) is RebuildApproved:
+            return rebuild.approve(hub, message.spoke, message.spoke_epoch)
         zone = hub.zone_of[event.sender]
         effects = self._decide(zone, event, now_us)
         return effects + self._advance(zone, event, now_us)
@@ -140,6 +146,10 @@ class Hub:
                 return digests.rows_told(hub, zone, answer, event.seq, height)
             case ChainReorganised() as lost:
                 return rollback.reorganised(hub, zone, event.family, lost, event.final_height)
+            case ChannelRebuilt() as word:
+                return rebuild.told(hub, zone, event.family, word)
+            case OldEpochsClosed() as word:
+                return rebuild.closed(zone, word, height)
             case LiquidationFilled() as fill:
                 return positions.filled(hub, zone, fill.liq_id, fill.filled_qty8)
             case LiquidationDone() as ended:
@@ -168,7 +178,9 @@ class Hub:
         while len(times) > 1 and times[1][0] <= event.final_height:
             times.popleft()
         if family is Family.RESERVATION:
-            return credit.advance(self.state, zone)
+            effects = credit.advance(self.state, zone)
+            rebuild.release(self.state, zone)
+            return effects
         if family is Family.MARGIN_STATE:
             positions.advance(self.state, zone, now_us)
         if zone.ended:

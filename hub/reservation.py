@@ -47,6 +47,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         grant_version: 1 for the grant, one more for each renewal.
         closed: the spoke's close, possibly not yet final; None before.
         carried: used credit has left the encumbrance, for the positions carry it (P54).
+        spoke_epoch: of the spoke, when it was granted (P22).
         released_by: what the release rests on, for the record (INV7).
         written_off: operators have ended it; all of it counts as used for good (P40).
     """
@@ -65,6 +66,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     closed: ReservationClosed | None = None
     close_height: Height = Height(0)
     carried: bool = False
+    spoke_epoch: int = 1
     released_by: str = ""
     written_off: bool = False
 
@@ -88,13 +90,16 @@ class Evidence(NamedTuple):
     reservation: Reservation
 
 
-def grant(asked: ReservationRequested, spoke: NodeId, *, heard_us: Micros) -> Reservation:
+def grant(
+    asked: ReservationRequested, spoke: NodeId, *, heard_us: Micros, spoke_epoch: int = 1
+) -> Reservation:
     """Hold the amount; the grant leaves in the same step (P30).
 
     Args:
         asked: the request.
         spoke: who asked.
         heard_us: newest spoke chain time that the hub has heard (P42).
+        spoke_epoch: the only one in which it may be used (P22).
     """
     expires_at_us = Micros(heard_us + asked.ttl_us)
     answer = ReservationGranted(
@@ -102,6 +107,7 @@ def grant(asked: ReservationRequested, spoke: NodeId, *, heard_us: Micros) -> Re
         account=asked.account,
         amount_usd6=asked.amount_usd6,
         expires_at_us=expires_at_us,
+        spoke_epoch=spoke_epoch,
     )
     return Reservation(
         rid=asked.rid,
@@ -112,6 +118,7 @@ def grant(asked: ReservationRequested, spoke: NodeId, *, heard_us: Micros) -> Re
         state=State.HELD,
         amount_usd6=asked.amount_usd6,
         expires_max_us=expires_at_us,
+        spoke_epoch=spoke_epoch,
     )
 
 
@@ -207,7 +214,10 @@ def renew(known: Reservation, expires_at_us: Micros) -> tuple[Reservation, Reser
         known, expires_max_us=expires_at_us, grant_version=known.grant_version + 1
     )
     renewed = ReservationRenewed(
-        rid=known.rid, expires_at_us=expires_at_us, grant_version=after.grant_version
+        rid=known.rid,
+        expires_at_us=expires_at_us,
+        grant_version=after.grant_version,
+        spoke_epoch=known.spoke_epoch,
     )
     return after, renewed
 

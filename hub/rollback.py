@@ -37,6 +37,7 @@ def reorganised(
         _undo_uses(hub, zone, fork)
         _undo_closes(hub, zone, fork)
         zone.marks = type(zone.marks)(mark for mark in zone.marks if mark[0] <= fork)
+        zone.old_closed = type(zone.old_closed)(one for one in zone.old_closed if one[0] <= fork)
     elif family is Family.MARGIN_STATE:
         _undo_reports(hub, zone, fork)
         _keep_commands(hub, zone, zone.ended)
@@ -81,7 +82,8 @@ def _undo_closes(hub: HubState, zone: Zone, fork: Height) -> None:
 def _reopen(hub: HubState, zone: Zone, known: Reservation) -> None:
     before = msgspec.structs.replace(known, closed=None, close_height=Height(0))
     credit.replace(hub, zone, known, before)
-    zone.cut.rows.put(row(before))  # the spoke had heard of it, to close it
+    if zone.speaks_of(before.spoke_epoch):
+        zone.cut.rows.put(row(before))  # the spoke had heard of it, to close it
     heapq.heappush(zone.expiries, (before.expires_max_us, before.rid))
 
 

@@ -117,6 +117,7 @@ def _command(hub: HubState, account: Account, reduction: Reduction) -> Command:
         price_limit_usd6=Usd6(0),
         deadline_us=Micros(zone.heard_us + hub.policy.liquidation.command_ttl_us),
         margin_version=account.margin_version,
+        spoke_epoch=zone.epochs[Family.LIQUIDATION],
     )
     return Command(ordered=ordered, spoke=reduction.spoke, asset=reduction.asset)
 

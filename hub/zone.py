@@ -88,6 +88,8 @@ class Zone:
             the cap (P2).
         held: gains that wait, oldest first; held_usd6: their sum (rule L9).
         cut: what of its reservations both sides can compare (P59).
+        epochs: per family, the spoke's epoch that holds on the channel (P22).
+        old_closed: (height, epoch) of words that all before the epoch is closed, not final yet.
         halted: why the spoke is not trusted any more, if so (P65, P66).
         frozen: families of which a frame was passed over; nothing is freed meanwhile (P71).
     """
@@ -126,6 +128,8 @@ class Zone:
         self.held: deque[Held] = deque()
         self.held_usd6 = 0
         self.cut = Cut()
+        self.epochs: dict[Family, int] = dict.fromkeys(self.final_heights, 1)
+        self.old_closed: deque[tuple[Height, int]] = deque()
         self.halted: HaltReason | None = None
         self.frozen: dict[Family, None] = {}
 
@@ -133,6 +137,10 @@ class Zone:
     def may_free(self) -> bool:
         """Tell whether its word may free anything (P66, P71)."""
         return self.halted is None and not self.frozen
+
+    def speaks_of(self, spoke_epoch: int) -> bool:
+        """Tell whether what the spoke claims of its reservations is of those of an epoch (P22)."""
+        return spoke_epoch == self.epochs[Family.RESERVATION]
 
     @property
     def exposure_usd6(self) -> int:

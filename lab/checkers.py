@@ -93,6 +93,7 @@ class Checker:
         self._spoke_seen: dict[ReservationId, Credit] = {}
         self._expires_max_us: dict[ReservationId, Micros] = {}
         self._granted_usd6: dict[ReservationId, Usd6] = {}
+        self._epochs: dict[ReservationId, int] = {}
         self._encumbered_usd6: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
         self._audit = Audit(hub.state, deposits, self._evidence)
         self._fills = {spoke.name: Fills(spoke) for spoke in spokes}
@@ -286,7 +287,8 @@ class Checker:
             if known.account in encumbered:
                 encumbered[known.account] += known.encumbered_usd6
                 by_zone[known.spoke] += known.encumbered_usd6
-                open_at[known.spoke] += known.open and known.closed is None
+                compared = known.spoke_epoch == hub.zone_of[known.spoke].cut.spoke_epoch
+                open_at[known.spoke] += known.open and known.closed is None and compared
         for account, usd6 in encumbered.items():
             self._need("INV2", hub.ledger.reserved_usd6(account), usd6, f"reserved of {account}")
         for zone in hub.zones:
@@ -322,6 +324,7 @@ class Checker:
             rid, amount_usd6 = message.rid, message.amount_usd6
             again = rid in self._granted_usd6  # the first answer, given again (P32)
             first_usd6 = self._granted_usd6.setdefault(rid, amount_usd6)
+            self._epochs.setdefault(rid, message.spoke_epoch)
             self._need("INV6", amount_usd6, first_usd6, f"amount granted to {rid.hex()}")
             self._expires_max_us[rid] = max(
                 message.expires_at_us, self._expires_max_us.get(rid, Micros(0))
@@ -398,8 +401,12 @@ class Checker:
         heard = self._evidence[known.spoke]
         height = heard.closed.get(known.rid)
         by_close = height is not None and height <= heard.final_heights[Family.RESERVATION]
-        by_mark = heard.final_us >= self._expires_max_us[known.rid]
-        self._hold("INV7", by_close or by_mark, "released without final evidence", known)
+        epoch = self._epochs[known.rid]
+        late = heard.final_us >= self._expires_max_us[known.rid]
+        by_mark = late and epoch == heard.spoke_epoch
+        by_epoch = epoch < heard.ended_epoch
+        found = by_close or by_mark or by_epoch
+        self._hold("INV7", found, "released without final evidence", known)
         quarantined = known.rid in self._hub.zone_of[known.spoke].cut.quarantine
         self._hold("INV7", not quarantined, "released from quarantine", known)
 

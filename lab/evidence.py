@@ -11,6 +11,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed
 from messaging.units import AccountId, Height, Micros, ReservationId
 
 
@@ -24,6 +25,8 @@ class Evidence:
         closed: block of each reservation's close.
         reports: block of each report, by account and version.
         violated: a block is said to be lost that was final (P56).
+        spoke_epoch: of the spoke; `final_us` is of this one alone.
+        ended_epoch: all reservations of epochs before this one have ended, finally (P61).
     """
 
     def __init__(self) -> None:
@@ -37,6 +40,8 @@ class Evidence:
         self.closed: dict[ReservationId, Height] = {}
         self.reports: dict[tuple[AccountId, int], Height] = {}
         self.violated = False
+        self.spoke_epoch = self.ended_epoch = 1
+        self._ended: list[tuple[Height, int]] = []
         self._marks: dict[Family, list[tuple[Height, Micros]]] = {
             family: [] for family in self.final_heights
         }
@@ -54,8 +59,17 @@ class Evidence:
             final = max(self.final_heights[family], frame.final_height)
             self.violated |= message.fork_height < final
             self._lose(family, max(message.fork_height, final))
+        elif type(message) is ChannelRebuilt:
+            self._lose(family, max(message.fork_height, self.final_heights[family]))
+            if family is Family.RESERVATION:
+                self._marks[family].clear()
+                self.final_us, self.spoke_epoch = Micros(-1), message.spoke_epoch
+        elif type(message) is OldEpochsClosed:
+            self._ended.append((height, message.spoke_epoch))
         final_height = max(self.final_heights[family], frame.final_height)
         self.final_heights[family] = final_height
+        while self._ended and self._ended[0][0] <= self.final_heights[Family.RESERVATION]:
+            self.ended_epoch = self._ended.pop(0)[1]
         marks = self._marks[family]
         while marks and marks[0][0] <= final_height:
             mark_height, mark_us = marks.pop(0)
@@ -68,6 +82,7 @@ class Evidence:
         """Forget what was told of lost blocks."""
         self._marks[family] = [mark for mark in self._marks[family] if mark[0] <= fork]
         if family is Family.RESERVATION:
+            self._ended = [one for one in self._ended if one[0] <= fork]
             self.closed = {rid: at for rid, at in self.closed.items() if at <= fork}
         elif family is Family.MARGIN_STATE:
             self.reports = {key: at for key, at in self.reports.items() if at <= fork}

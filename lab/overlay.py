@@ -20,6 +20,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
+from messaging.rebuilding import ChannelRebuilt
 from messaging.units import AccountId, Height, Micros, ReservationId
 
 
@@ -58,31 +59,35 @@ class Overlay:
     def __init__(self) -> None:
         self._final: dict[Family, _Facts] = {}
         self._soft: dict[Family, deque[_Line]] = {}
-        self._rotated: dict[Family, int] = {}  # numbers up to here are never taken back (P67)
+        # Numbers up to here are never taken back: of what they told only heights tell (P61, P67).
+        self._kept_seq: dict[Family, int] = {}
 
     def hear(self, frame: Envelope) -> bool:
         """Take in a frame in order; tell whether it took others back."""
         final = self._final.setdefault(frame.family, _Facts())
         soft = self._soft.setdefault(frame.family, deque())
-        if type(frame.message) is KeyRotated:
-            self._rotated[frame.family] = frame.seq
+        message = frame.message
+        if type(message) is KeyRotated:
+            self._kept_seq[frame.family] = frame.seq
             return False
-        lost = type(frame.message) is ChainReorganised
+        lost = isinstance(message, ChainReorganised | ChannelRebuilt)
         while lost and soft and soft[-1].seq >= frame.seq:
             soft.pop()
-        if type(frame.message) is ChainReorganised and frame.family in self._rotated:
-            self._leave_out(frame.family, frame.message.fork_height)
+        if isinstance(message, ChannelRebuilt):
+            self._kept_seq[frame.family] = frame.seq - 1
+        if isinstance(message, ChainReorganised | ChannelRebuilt):
+            self._leave_out(frame.family, message.fork_height)
         soft.append(_Line(frame.seq, frame.height, frame.message))
         while soft and soft[0].height <= frame.final_height:
             final.add(soft.popleft().message)
         return lost
 
     def _leave_out(self, family: Family, fork_height: Height) -> None:
-        """Cut off what was said of lost blocks before a new key, which has kept its number."""
-        rotated, soft = self._rotated[family], self._soft[family]
-        stand = [line for line in soft if line.seq > rotated or line.height <= fork_height]
-        self._soft[family].clear()
-        self._soft[family].extend(stand)
+        """Cut off what numbers that are kept have told of lost blocks."""
+        kept_seq, soft = self._kept_seq.get(family, 0), self._soft[family]
+        stand = [line for line in soft if line.seq > kept_seq or line.height <= fork_height]
+        soft.clear()
+        soft.extend(stand)
 
     def check(self, hub: HubState, zone: Zone, family: Family) -> None:
         """Compare the hub's view of one channel with the log.

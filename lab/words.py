@@ -21,6 +21,7 @@ from messaging.lineage import Place
 from messaging.link_control import KeyRotated
 from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
 from messaging.node import PassedOver
+from messaging.rebuilding import ChannelRebuilt
 from messaging.units import Height, NodeId
 from messaging.witness import place_of
 
@@ -70,7 +71,7 @@ class _Row:
 
 
 def _begins(frame: Envelope) -> bool:
-    return type(frame.message) is ChainReorganised
+    return type(frame.message) in (ChainReorganised, ChannelRebuilt)
 
 
 class Words:
@@ -150,6 +151,8 @@ class Words:
             word = outbox.unacked.get(frame.seq)
             if word is not None and _same(word, frame):
                 return
+            if outbox.lineage.epoch_of(frame.seq) > frame.chan_epoch:
+                return  # taken back since: no outbox has it any more
             if key[1] in self._put_back and place_of(frame) <= outbox.acked:
                 return  # another process of the receiver has taken it in, and said so
             if outbox.lineage.epoch_of(frame.seq) > frame.chan_epoch:

@@ -18,6 +18,7 @@ from messaging.lineage import Lineage, Place
 from messaging.link_control import KeyRotated
 from messaging.messages import ChainReorganised
 from messaging.node import Poisoned
+from messaging.rebuilding import ChannelRebuilt
 from messaging.rotation import Keys
 from messaging.units import Height, Micros
 
@@ -63,6 +64,7 @@ class Outbox:
         held_from: frames from this number on may not leave yet; 0 if all may (P19).
         keys: ours, by the frames that they sign.
         lineage: versions of the frames that stand.
+        taken_back: frames that the receiver was not told again when it was rebuilt last (P61).
     """
 
     __slots__ = (
@@ -77,11 +79,13 @@ class Outbox:
         "lineage",
         "next_seq",
         "resent_max",
+        "taken_back",
         "unacked",
     )
 
     def __init__(self) -> None:
         self.resent_max = RESENT_MAX
+        self.taken_back = 0
         self.chan_epoch = 1
         self.next_seq = 1
         self.held_from = 0
@@ -153,6 +157,27 @@ class Outbox:
             return self.keys.between(self.acked, self.head)
         return [self.keys.at(place)]
 
+    def begin_anew(self) -> Place:
+        """Take back all that is not acknowledged, for the other end was rebuilt (P61).
+
+        Return the place of the frame that the first one of the new version follows.
+        """
+        base = self.head
+        self.go_to(base, self.chan_epoch + 1)
+        return base
+
+    def go_to(self, base: Place, chan_epoch: int) -> None:
+        """Go on behind a frame in a new version."""
+        self.taken_back = len(self.unacked)
+        self.unacked.clear()
+        self._soft.clear()
+        self._growth = 1.0
+        self.chan_epoch, self.next_seq = chan_epoch, base.seq + 1
+        self.lineage.pass_through(base)
+        self.lineage.fork(Place(chan_epoch, self.next_seq))
+        if self.held_from:
+            self._left, self.held_from = base, self.next_seq
+
     def hold(self) -> None:
         """Let no new frame leave until `let_go`; those already stored are sent again as ever."""
         if not self.held_from:
@@ -212,6 +237,7 @@ class Inbox:
         newer: frames of later versions, which it cannot go to yet.
         poison: authentic frames that cannot be decoded; the row stops there (P69).
         keys: of the other end, by the frames that they sign.
+        chan_epoch_max: the latest version that anything has come of, or that was agreed on.
         life: of the other end, the newest that has been accepted.
         waits: nothing is handed on until `go_on`; what comes is parked.
         acked_seq: the cursor that the other end has been told.
@@ -227,6 +253,7 @@ class Inbox:
         "acked_seq",
         "arrived_us",
         "chan_epoch",
+        "chan_epoch_max",
         "dead",
         "early",
         "fenced",
@@ -244,7 +271,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.parked_max = PARKED_MAX
-        self.chan_epoch = 1
+        self.chan_epoch = self.chan_epoch_max = 1
         self.next_seq = 1
         self.lineage = Lineage()
         self.parked: dict[int, Envelope] = {}
@@ -324,6 +351,7 @@ class Inbox:
             else:
                 self.dead += 1
             return []
+        self.chan_epoch_max = max(self.chan_epoch_max, place.chan_epoch)
         if place in self.newer:
             self.repeats += 1
             return []
@@ -350,7 +378,7 @@ class Inbox:
         """Tell whether a frame begins a version that the cursor may go to: no frame misses."""
         message, before = envelope.message, envelope.seq - 1
         return (
-            type(message) is ChainReorganised
+            (type(message) is ChainReorganised or type(message) is ChannelRebuilt)
             and before < self.next_seq
             and self.lineage.epoch_of(before) == message.base_epoch
         )
@@ -452,6 +480,26 @@ class Inbox:
         self.acked_seq = min(self.acked_seq, start.seq - 1)
         self.arrived_us = now_us
         return first
+
+    def begin_anew(self, life: Life) -> int:
+        """Take what waits of a life of the other end that was lost as never said (P61).
+
+        Return the version that it goes on in: none that anybody may have signed a frame of.
+        """
+        self.chan_epoch_max += 1
+        self.dead += len(self.parked) + len(self.newer)
+        self.parked.clear()
+        self._parked_us.clear()
+        self.newer.clear()
+        self.life = life
+        return self.chan_epoch_max
+
+    def go_to(self, base: Place, life: Life) -> None:
+        """Set the cursor to a frame, for what there was is lost."""
+        self.begin_anew(life)
+        self.chan_epoch, self.next_seq, self.acked_seq = base.chan_epoch, base.seq + 1, base.seq
+        self.chan_epoch_max = base.chan_epoch
+        self.lineage.pass_through(base)
 
     def go_on(self, now_us: Micros) -> list[Envelope]:
         """Hand frames on again; return those that have come in order meanwhile."""

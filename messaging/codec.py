@@ -15,7 +15,7 @@ from messaging.node import Event
 from messaging.record import Record
 
 FRAME_BYTES_MAX = 61_440
-EVENT_BYTES_MAX = 2 * FRAME_BYTES_MAX + 256  # a contradiction holds two frames
+EVENT_BYTES_MAX = 16 * 1_048_576  # of our own journal: a rebuilt one begins with a contract
 RECORD_BYTES_MAX = 64 * 1_048_576
 
 _encoder = msgspec.msgpack.Encoder()

@@ -30,11 +30,14 @@ from messaging.node import (
     Event,
     KeyRevoked,
     Poisoned,
+    Rebuilt,
     Restarted,
     Rotated,
+    Stream,
     TimerFired,
 )
 from messaging.poison import FramePoisoned, Reader, read_frame
+from messaging.rebuilding import ChannelRebuilt
 from messaging.rotation import FIRST_KEY
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
@@ -160,6 +163,11 @@ class Durable:
         return self._memory.place
 
     @property
+    def streams(self) -> tuple[Stream, ...]:
+        """Return how far each topic that is no channel has been read."""
+        return tuple(Stream(topic, seq) for topic, seq in sorted(self._memory.heard.items()))
+
+    @property
     def waiting(self) -> int:
         """Return how many events wait for a commit."""
         return len(self._entries)
@@ -259,6 +267,12 @@ class Durable:
             old = link.key == FIRST_KEY or (inbox is not None and link.key in inbox.keys.later)
             wanted = "no old key" if old else "a key in force"
             raise FrameRefused(f"expected {wanted}, found another at number {frame.seq}")
+
+    def rebuild(self, now_us: Micros, event: Rebuilt) -> None:
+        """Begin the journal of a node whose memory is lost; no life begins with it (P61)."""
+        assert not self.place, "expected an empty journal"
+        self._journal(now_us, encode_event(event))
+        self._handle(now_us, event, None)
 
     def take(self, now_us: Micros, frame: Envelope, data: bytes, link: Link) -> None:
         """Handle an authentic frame, or accuse its sender if it contradicts an earlier one.
@@ -387,7 +401,10 @@ class Durable:
                 raise FrameRefused(f"expected a timer that is set, found {event.name}")
             self._carry(memory.endpoint.handle(now_us, event), TIMER)
             return
-        if type(event) is Contradicted:
+        if type(event) is Rebuilt:
+            memory.timers.clear()  # set for a beginning that was long ago
+            memory.heard.update((one.topic, one.seq) for one in event.streams)
+        elif type(event) is Contradicted:
             memory.accused[event.peer] = None
         elif type(event) is KeyRevoked:
             memory.revoked[event.peer] = None
@@ -451,7 +468,8 @@ class Durable:
             if not self._folding:
                 self._put(topic, 0, self._headers(cause, frame), self._sealed[topic, seq])
             return
-        before = chain.before(seq) if seq else NO_DIGEST
+        linked = seq and type(frame.message) is not ChannelRebuilt
+        before = chain.before(seq) if linked else NO_DIGEST
         data = encode_frame(frame)
         signers = [self._signers[FIRST_KEY]]
         if frame.sender in memory.endpoint.rekeyed:

@@ -56,4 +56,12 @@ class Refused(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     why: str
 
 
-Effect: TypeAlias = Send | SetTimer | Forked | Refused
+@final
+class Readmit(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """Let `peer` come back with nothing in its memory, in this epoch of it (P24)."""
+
+    peer: NodeId
+    spoke_epoch: int
+
+
+Effect: TypeAlias = Send | SetTimer | Forked | Refused | Readmit

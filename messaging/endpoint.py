@@ -7,14 +7,17 @@ message of a channel once and in order, whatever the network does.
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from messaging.approvals import Approvals
 from messaging.channel import ChannelPolicy, Inbox, Life, Outbox
-from messaging.effects import Effect, Forked, Refused, Send, SetTimer
+from messaging.effects import Effect, Forked, Readmit, Refused, Send, SetTimer
 from messaging.envelope import NO_HEIGHT, Envelope
-from messaging.lineage import Place
+from messaging.lineage import NOWHERE, Place
 from messaging.link_control import (
     Acknowledged,
     KeyRotated,
+    RebuildAccepted,
     ResendRequested,
     ResyncAnswer,
     ResyncAsked,
@@ -27,11 +30,14 @@ from messaging.node import (
     Node,
     PassedOver,
     Poisoned,
+    Rebuilt,
+    Rejoined,
     Restarted,
     Rotated,
     TimerFired,
 )
 from messaging.operator_orders import FrameNamed, OperatorOrdered, PeerNamed, Verb
+from messaging.rebuilding import last_life_before, spoke_epoch_of
 from messaging.rotation import claim
 from messaging.units import Micros, NodeId
 
@@ -51,6 +57,8 @@ class Endpoint:
         node_epoch: which of the node's lives this is.
         rekeyed: nodes that have gone over to another key on some channel, this one included.
         unsynced: channels whose other end has not yet said that our state is whole (P19).
+        lost: those of them of which we know nothing, for this node was rebuilt (P61).
+        readmitted: peers that were rebuilt and may come back, each in this epoch (P24).
         stopped: why the node may not go on, if so; it answers nothing any more.
         orders: what operators have ordered here (P70).
         again: a kept frame that the last order wants decoded again, if it does.
@@ -74,6 +82,9 @@ class Endpoint:
         self._asked_us = Micros(0)
         self.rekeyed: dict[NodeId, None] = {}
         self.unsynced: dict[_ChannelKey, None] = {}
+        self.lost: dict[_ChannelKey, None] = {}
+        self.readmitted: dict[NodeId, int] = {}
+        self._accepted: dict[_ChannelKey, RebuildAccepted] = {}
         self.stopped = ""
         self.orders = Approvals()
         self.again: Poisoned | None = None
@@ -104,6 +115,9 @@ class Endpoint:
                 return self._restart(now_us, event)
             elif type(event) is Rotated:
                 return self._rotate(now_us, event)
+            elif type(event) is Rebuilt:
+                self.node_epoch = last_life_before(event.spoke_epoch)
+                self.lost = dict.fromkeys(self.outboxes)
             elif type(event) is TimerFired and event.name == TEND:
                 return self._tend(now_us)
             elif type(event) is Poisoned:
@@ -123,6 +137,8 @@ class Endpoint:
             outbox.acknowledge(Place(event.ack_epoch, event.ack_seq), now_us)
         if event.seq == 0:
             return self._link_control(now_us, event, key)
+        if key in self.lost:
+            return []
         return self._hand_on(now_us, inbox.receive(event, now_us))
 
     def _hand_on(self, now_us: Micros, frames: Sequence[Envelope]) -> list[Output]:
@@ -225,9 +241,13 @@ class Endpoint:
                 out.append(effect)
             elif type(effect) is Refused:
                 self.orders.amend(effect.why)
+            elif type(effect) is Readmit:
+                known = self.readmitted.get(effect.peer, 0)
+                self.readmitted[effect.peer] = max(known, effect.spoke_epoch)
             elif type(effect) is Forked:
                 for family in CHANNEL_FAMILIES:
-                    self._put(now_us, self._fork(effect, family), out)
+                    if (effect.to, family) not in self.lost:
+                        self._put(now_us, self._fork(effect, family), out)
             else:
                 self._put(now_us, effect, out)
         return out
@@ -246,8 +266,13 @@ class Endpoint:
         return Send(effect.to, family, word, height, effect.final_height)
 
     def _put(self, now_us: Micros, effect: Send, out: list[Output]) -> None:
-        """Give a message its number; it leaves with `out` unless its channel holds it."""
+        """Give a message its number; it leaves with `out` unless its channel holds it.
+
+        On a channel of which we know nothing it has none: what counts is said once we do.
+        """
         key = (effect.to, effect.family)
+        if key in self.lost:
+            return
         outbox = self.outboxes.get(key)
         if outbox is None:
             seq, ack_seq, chan_epoch, ack_epoch = self._counts.get(key, 0) + 1, 0, 1, 1
@@ -281,13 +306,18 @@ class Endpoint:
         if type(message) is ResendRequested:
             return list(self.outboxes[key].asked(message.first_seq, message.last_seq))
         if type(message) is ResyncAsked:
+            if key in self.lost:
+                return []  # it cannot say of anybody's state that it is whole
+            if not message.head_epoch:
+                return self._readmit(now_us, event, message, key)
             answer = self._examine(event, message, key)
-            told = ResyncTold(nonce=message.nonce, answer=answer)
-            return [self._outside(key, now_us, told)]
+            return [self._told(now_us, key, message.nonce, answer)]
         if type(message) is ResyncTold and message.nonce == self._nonce and key in self.unsynced:
             if message.answer is ResyncAnswer.ACCEPTED:
                 return self._synced(now_us, key)
             self.stopped = f"{key[0]} says of {key[1]}: {message.answer}"
+        if type(message) is RebuildAccepted and message.nonce == self._nonce and key in self.lost:
+            return self._come_back(now_us, event, message, key)
         return []
 
     def _restart(self, now_us: Micros, event: Restarted) -> list[Output]:
@@ -332,7 +362,7 @@ class Endpoint:
         self._asked_us = now_us
         out: list[Output] = []
         for key in self.unsynced:
-            head = self.outboxes[key].head
+            head = NOWHERE if key in self.lost else self.outboxes[key].head
             asked = ResyncAsked(nonce=self._nonce, head_epoch=head.chan_epoch, head_seq=head.seq)
             out.append(self._outside(key, now_us, asked))
         return out
@@ -350,10 +380,79 @@ class Endpoint:
         known, epoch = inbox.life, event.node_epoch
         if inbox.seen > head or Place(event.ack_epoch, event.ack_seq) < outbox.acked:
             return ResyncAnswer.STATE_LOST
-        if epoch < known.node_epoch or (epoch == known.node_epoch and asked.nonce != known.nonce):
+        if _is_another(known, epoch, asked.nonce):
             return ResyncAnswer.FENCED
         inbox.life = Life(epoch, asked.nonce, head)
         return ResyncAnswer.ACCEPTED
+
+    def _readmit(
+        self, now_us: Micros, event: Envelope, asked: ResyncAsked, key: _ChannelKey
+    ) -> list[Output]:
+        """Let a rebuilt peer begin this channel anew, if people have said that it may (P24, P61).
+
+        It is told the same places until something of its epoch has been heard; then who does not
+        know them has lost what it was told.
+        """
+        inbox, outbox, nonce = self.inboxes[key], self.outboxes[key], asked.nonce
+        life, spoke_epoch = inbox.life, spoke_epoch_of(event.node_epoch)
+        if _is_another(life, event.node_epoch, nonce):
+            return [self._told(now_us, key, nonce, ResyncAnswer.FENCED)]
+        if spoke_epoch == spoke_epoch_of(life.node_epoch):
+            known = self._accepted[key]
+            news = inbox.seen > Place(known.heard_epoch, known.heard_seq)
+            if news or outbox.acked > Place(known.said_epoch, known.said_seq):
+                return [self._told(now_us, key, nonce, ResyncAnswer.STATE_LOST)]
+            inbox.life = Life(event.node_epoch, nonce, life.head)
+            head_epoch, head_seq = outbox.head
+            self._accepted[key] = replace(
+                known, nonce=nonce, head_epoch=head_epoch, head_seq=head_seq
+            )
+            return [self._outside(key, now_us, self._accepted[key]), *self._trusted(now_us, key)]
+        if self.readmitted.get(key[0]) != spoke_epoch:
+            return []  # it asks again
+        heard, said = inbox.cursor, outbox.begin_anew()
+        accepted = self._accepted[key] = RebuildAccepted(
+            nonce=nonce,
+            heard_epoch=heard.chan_epoch,
+            heard_seq=heard.seq,
+            chan_epoch=inbox.begin_anew(Life(event.node_epoch, nonce, heard)),
+            said_epoch=said.chan_epoch,
+            said_seq=said.seq,
+            head_epoch=said.chan_epoch,
+            head_seq=said.seq,
+        )
+        out: list[Output] = [self._outside(key, now_us, accepted)]
+        out += self._rejoin(now_us, Rejoined(*key, spoke_epoch, *said, heard.seq))
+        return [*out, *self._trusted(now_us, key)]
+
+    def _trusted(self, now_us: Micros, key: _ChannelKey) -> list[Output]:
+        """Ask no word on our state of a peer that cannot give one; people have seen to it."""
+        return self._synced(now_us, key) if key in self.unsynced else []
+
+    def _come_back(
+        self, now_us: Micros, event: Envelope, told: RebuildAccepted, key: _ChannelKey
+    ) -> list[Output]:
+        """Go on with a channel from what its other end knows of it (P61)."""
+        heard = Place(told.heard_epoch, told.heard_seq)
+        said = Place(told.said_epoch, told.said_seq)
+        self.outboxes[key].go_to(heard, told.chan_epoch)
+        head = Place(told.head_epoch, told.head_seq)
+        self.inboxes[key].go_to(said, Life(event.node_epoch, b"", head))
+        del self.lost[key]
+        spoke_epoch = spoke_epoch_of(self.node_epoch)
+        out = self._rejoin(now_us, Rejoined(*key, spoke_epoch, *heard, said.seq))
+        return [*out, *self._synced(now_us, key)]
+
+    def _rejoin(self, now_us: Micros, event: Rejoined) -> list[Output]:
+        """Let the node begin a channel anew."""
+        effects = self._decide(now_us, event)
+        self._tell(now_us, event, effects)
+        return self._wrap(now_us, effects)
+
+    def _told(
+        self, now_us: Micros, key: _ChannelKey, nonce: bytes, answer: ResyncAnswer
+    ) -> Envelope:
+        return self._outside(key, now_us, ResyncTold(nonce=nonce, answer=answer))
 
     def _synced(self, now_us: Micros, key: _ChannelKey) -> list[Output]:
         """Go on with a channel whose other end knows nothing that we do not.
@@ -407,3 +506,12 @@ class Endpoint:
     def _arm(self, now_us: Micros) -> SetTimer:
         self._tending = True
         return SetTimer(TEND, Micros(now_us + self._tend_us))
+
+
+def _is_another(known: Life, node_epoch: int, nonce: bytes) -> bool:
+    """Tell whether a life is not the newest that was accepted, nor a later one (P60).
+
+    Whoever was rebuilt has been told which life of the other end is accepted, not its nonce.
+    """
+    other = node_epoch == known.node_epoch and known.nonce not in (b"", nonce)
+    return node_epoch < known.node_epoch or other

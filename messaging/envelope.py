@@ -12,7 +12,7 @@ NO_HEIGHT = Height(0)
 
 
 @final
-class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="frame.2"):
+class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="frame.3"):
     """One frame. Its tag is the version of the wire.
 
     Attributes:

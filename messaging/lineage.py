@@ -12,6 +12,9 @@ class Place(NamedTuple):
     seq: int
 
 
+NOWHERE = Place(0, 0)  # of what knows no place; versions count from 1
+
+
 class Lineage:
     """Which version each frame of a channel belongs to, by number, as the channel stands now.
 
@@ -38,6 +41,11 @@ class Lineage:
         starts.append(start)
         if len(starts) > FORKS_MAX:
             del starts[0]
+
+    def pass_through(self, place: Place) -> None:
+        """Know of a frame that it stands, whatever was known before."""
+        if self.epoch_of(place.seq) != place.chan_epoch:
+            self.fork(place)
 
     def common_seq(self, place: Place) -> int:
         """Return the last number up to which a row that ends at `place` is this one."""

@@ -5,10 +5,11 @@ only.
 """
 
 from enum import StrEnum
+from typing import TypeAlias
 
 import msgspec
 
-from messaging.fields import Count, Nonce, PublicKey, Signature
+from messaging.fields import Count, Epoch, Nonce, PublicKey, Signature
 
 
 class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="acknowledged"):
@@ -35,6 +36,7 @@ class ResyncAsked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resy
 
     Either way, outside the sequence. `nonce` is this life's own; `head_epoch` and `head_seq` are
     those of the last frame that was put on the channel; the envelope acknowledges as always.
+    An epoch of 0: I was rebuilt and know nothing of this channel (P61).
     """
 
     nonce: Nonce
@@ -59,3 +61,27 @@ class KeyRotated(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="key_r
     public_key: PublicKey
     effective_seq: Count
     proof: Signature
+
+
+class RebuildAccepted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="rebuild_accepted"):
+    """Come back: the answer to a rebuilt node's `ResyncAsked` with the same nonce (P61).
+
+    Hub to spoke, outside the sequence. `heard_*` is the last frame of the spoke that counts; it
+    goes on behind that in version `chan_epoch`. `said_*` is the last frame of the hub that is
+    not taken back: a new version follows it. `head_*` is the last one that earlier lives of the
+    hub have put.
+    """
+
+    nonce: Nonce
+    heard_epoch: Epoch
+    heard_seq: Count
+    chan_epoch: Epoch
+    said_epoch: Epoch
+    said_seq: Count
+    head_epoch: Epoch
+    head_seq: Count
+
+
+LinkControl: TypeAlias = (
+    Acknowledged | ResendRequested | ResyncAsked | ResyncTold | RebuildAccepted | KeyRotated
+)

@@ -31,14 +31,9 @@ from messaging.fields import (
     Time,
 )
 from messaging.fields import Family as Family
-from messaging.link_control import (
-    Acknowledged,
-    KeyRotated,
-    ResendRequested,
-    ResyncAsked,
-    ResyncTold,
-)
+from messaging.link_control import LinkControl
 from messaging.operator_orders import OperatorOrdered
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed, RebuildApproved
 from messaging.units import Ppm
 
 # The families that travel on channels, gap-free; the others are outdated by the next message.
@@ -67,7 +62,8 @@ class ReservationGranted(
     """The hub has set the amount aside; the spoke may use it until `expires_at_us`. Hub to spoke.
 
     The expiry is time on the spoke's chain. Lost: the amount stays locked until a watermark
-    passes the expiry. Repeated: a closed reservation never opens again (P50).
+    passes the expiry. Repeated: a closed reservation never opens again (P50). Of another
+    `spoke_epoch`: it cannot be used (P22).
     """
 
     rid: ReservationKey
@@ -75,6 +71,7 @@ class ReservationGranted(
     amount_usd6: Amount
     expires_at_us: Time
     grant_version: Count = 1
+    spoke_epoch: Epoch = 1
 
 
 class RejectReason(StrEnum):
@@ -109,6 +106,7 @@ class ReservationRenewed(
     rid: ReservationKey
     expires_at_us: Time
     grant_version: Count
+    spoke_epoch: Epoch = 1
 
 
 class CreditUsed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="credit_used"):
@@ -137,6 +135,7 @@ class CloseReason(StrEnum):
     REVOKED = "revoked"
     EXPIRED = "expired"
     REFUSED_LATE = "refused_late"
+    REBUILT = "rebuilt"  # of an earlier spoke epoch, which the contract has ended (P61)
 
 
 class ReservationClosed(
@@ -314,6 +313,7 @@ class LiquidationOrdered(
     price_limit_usd6: Amount
     deadline_us: Time
     margin_version: Count
+    spoke_epoch: Epoch = 1
 
 
 class LiquidationFilled(
@@ -337,6 +337,7 @@ class LiquidationEnd(StrEnum):
     MAX_QTY = "max_qty"
     EXISTS_DIFFERENT = "exists_different"
     STATE_UNKNOWN = "state_unknown"
+    OTHER_EPOCH = "other_epoch"  # of the spoke, and unknown there (P61)
 
 
 class LiquidationDone(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="liquidation_done"):
@@ -461,6 +462,7 @@ ReservationMessage: TypeAlias = (
     | RevocationRequested
     | ReservationClosed
     | ClosureAcknowledged
+    | OldEpochsClosed
 )
 ReconcilingMessage: TypeAlias = DigestTold | BucketsAsked | BucketsTold | RowsAsked | RowsTold
 LiquidationMessage: TypeAlias = (
@@ -474,17 +476,15 @@ Message: TypeAlias = (
     | LiquidationMessage
     | Watermark
     | ChainReorganised
+    | ChannelRebuilt
     | PricePublished
     | MarketMoved
     | OrderPlaced
     | SpokeHalted
     | SpokeResumed
     | HaltOrdered
+    | RebuildApproved
     | LinkChanged
     | OperatorOrdered
-    | Acknowledged
-    | ResendRequested
-    | ResyncAsked
-    | ResyncTold
-    | KeyRotated
+    | LinkControl
 )

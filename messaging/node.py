@@ -1,9 +1,10 @@
 """The one shape that hub, spokes, markets and every driver agree on."""
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias, final
+from typing import Annotated, Protocol, TypeAlias, final
 
 import msgspec
+from msgspec import Meta
 
 from messaging.effects import Effect
 from messaging.envelope import Envelope
@@ -24,6 +25,52 @@ class Restarted(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True
     """The node's process has started again; `nonce` is drawn for this life alone (P95)."""
 
     nonce: Nonce
+
+
+class Stream(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How far a topic that is no channel has been read."""
+
+    topic: Annotated[str, Meta(max_length=128)]
+    seq: Count
+
+
+@final
+class Rebuilt(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """The node's memory is lost, and begins anew with what has outlived it (P61).
+
+    The first event of a journal.
+
+    Attributes:
+        spoke_epoch: the new one, on chain from this block on.
+        contract: what can be read from the chain.
+        streams: how far it has read what reaches the node in order from its own chain.
+    """
+
+    spoke_epoch: Epoch
+    contract: bytes
+    streams: tuple[Stream, ...]
+
+
+@final
+class Rejoined(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """A channel begins anew, for the spoke at one end of it was rebuilt (P61).
+
+    From the endpoint, in the course of another event, at both ends. The first word that the node
+    says on it must be `ChannelRebuilt`.
+
+    Attributes:
+        peer, family: the channel.
+        spoke_epoch: of the spoke, from now on.
+        base_epoch, base_seq: the frame that our next one follows.
+        heard_seq: the last frame of the peer that counts.
+    """
+
+    peer: NodeName
+    family: Family
+    spoke_epoch: Epoch
+    base_epoch: Epoch
+    base_seq: Count
+    heard_seq: Count
 
 
 @final
@@ -102,6 +149,8 @@ Event: TypeAlias = (
     | TimerFired
     | Contradicted
     | Restarted
+    | Rebuilt
+    | Rejoined
     | Rotated
     | KeyRevoked
     | Poisoned

@@ -17,6 +17,7 @@ from messaging.identity import Sealed
 from messaging.link_control import (
     Acknowledged,
     KeyRotated,
+    RebuildAccepted,
     ResendRequested,
     ResyncAsked,
     ResyncTold,
@@ -54,6 +55,7 @@ from messaging.messages import (
 )
 from messaging.node import Poisoned
 from messaging.operator_orders import OperatorOrdered
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed, RebuildApproved
 from messaging.topics import Route
 from messaging.units import HUB, OPERATORS
 
@@ -70,15 +72,26 @@ TO_HUB: dict[Family, frozenset[type]] = {
             DigestTold,
             BucketsTold,
             RowsTold,
+            OldEpochsClosed,
+            ChannelRebuilt,
             KeyRotated,
         )
     ),
-    Family.MARGIN_STATE: frozenset((StateReported, Watermark, ChainReorganised, KeyRotated)),
+    Family.MARGIN_STATE: frozenset(
+        (StateReported, Watermark, ChainReorganised, ChannelRebuilt, KeyRotated)
+    ),
     Family.LIQUIDATION: frozenset(
-        (LiquidationFilled, LiquidationDone, Watermark, ChainReorganised, KeyRotated)
+        (
+            LiquidationFilled,
+            LiquidationDone,
+            Watermark,
+            ChainReorganised,
+            ChannelRebuilt,
+            KeyRotated,
+        )
     ),
     Family.PRICE: frozenset((PricePublished,)),
-    Family.CONTROL: frozenset((HaltOrdered,)),
+    Family.CONTROL: frozenset((HaltOrdered, RebuildApproved)),
 }
 TO_SPOKE: dict[Family, frozenset[type]] = {
     Family.RESERVATION: frozenset(
@@ -92,16 +105,19 @@ TO_SPOKE: dict[Family, frozenset[type]] = {
             SpokeResumed,
             BucketsAsked,
             RowsAsked,
+            ChannelRebuilt,
             KeyRotated,
         )
     ),
-    Family.MARGIN_STATE: frozenset((MarginSet, KeyRotated)),
-    Family.LIQUIDATION: frozenset((LiquidationOrdered, LiquidationAcknowledged, KeyRotated)),
+    Family.MARGIN_STATE: frozenset((MarginSet, ChannelRebuilt, KeyRotated)),
+    Family.LIQUIDATION: frozenset(
+        (LiquidationOrdered, LiquidationAcknowledged, ChannelRebuilt, KeyRotated)
+    ),
     Family.PRICE: frozenset((MarketMoved,)),
     Family.ORDER: frozenset((OrderPlaced,)),
     Family.CONTROL: frozenset((LinkChanged,)),
 }
-OUTSIDE_ROW = frozenset((Acknowledged, ResendRequested, ResyncAsked, ResyncTold))
+OUTSIDE_ROW = frozenset((Acknowledged, ResendRequested, ResyncAsked, ResyncTold, RebuildAccepted))
 
 
 class FramePoisoned(FrameRefused):

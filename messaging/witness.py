@@ -8,9 +8,10 @@ from messaging.codec import decode_frame
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
 from messaging.identity import Link, Verifier
-from messaging.lineage import Place
+from messaging.lineage import NOWHERE, Place
 from messaging.messages import ChainReorganised
 from messaging.node import Contradicted
+from messaging.rebuilding import ChannelRebuilt
 from messaging.rotation import FIRST_KEY, Keys
 
 REMEMBERED_MAX = 2_048  # frames of a channel: all that can be parked, and as many behind them
@@ -84,8 +85,10 @@ def place_of(frame: Envelope) -> Place:
 
 
 def follows(frame: Envelope) -> Place:
-    """Return the place of the frame that this one links to (P21)."""
+    """Return the place of the frame that this one links to (P21); no place if to none (P61)."""
     message, epoch = frame.message, frame.chan_epoch
+    if type(message) is ChannelRebuilt:
+        return NOWHERE
     if type(message) is ChainReorganised:
         epoch = min(epoch, message.base_epoch)
     return Place(epoch, frame.seq - 1)

@@ -10,22 +10,33 @@ from spokes.undo import CommandWas
 
 
 def ordered(spoke: SpokeState, command: LiquidationOrdered, now_us: Micros) -> list[Effect]:
-    """Take a command in: live until it ends (P79), once (P78); another body is refused."""
+    """Take a command in: live until it ends (P79), once (P78); another body is refused.
+
+    So is one of another epoch that is not known here (P61).
+    """
     known = spoke.orders.get(command.liq_id)
     if known is not None:
         if known.command == command:
             return [] if known.done is None else [spoke.tell(known.done, now_us)]
-        refused = LiquidationDone(
-            liq_id=command.liq_id,
-            filled_qty8=Qty8(0),
-            position_after_qty8=Qty8(0),
-            state_version=0,
-            reason=LiquidationEnd.EXISTS_DIFFERENT,
-        )
-        return [spoke.tell_ever(refused, now_us)]
+        return _refused(spoke, command, LiquidationEnd.EXISTS_DIFFERENT, now_us)
+    if command.spoke_epoch != spoke.spoke_epoch:
+        return _refused(spoke, command, LiquidationEnd.OTHER_EPOCH, now_us)
     spoke.orders[command.liq_id] = Order(command=command)
     spoke.live[command.liq_id] = None
     return []
+
+
+def _refused(
+    spoke: SpokeState, command: LiquidationOrdered, reason: LiquidationEnd, now_us: Micros
+) -> list[Effect]:
+    refused = LiquidationDone(
+        liq_id=command.liq_id,
+        filled_qty8=Qty8(0),
+        position_after_qty8=Qty8(0),
+        state_version=0,
+        reason=reason,
+    )
+    return [spoke.tell_ever(refused, now_us)]
 
 
 def trade(spoke: SpokeState, now_us: Micros) -> list[Effect]:

@@ -24,10 +24,21 @@ from messaging.messages import (
     SpokeResumed,
     Watermark,
 )
-from messaging.node import Approved, Contradicted, Event, PassedOver, Restarted, Rotated, TimerFired
+from messaging.node import (
+    Approved,
+    Contradicted,
+    Event,
+    PassedOver,
+    Rebuilt,
+    Rejoined,
+    Restarted,
+    Rotated,
+    TimerFired,
+)
 from messaging.operator_orders import PeerNamed
+from messaging.rebuilding import ChannelRebuilt
 from messaging.units import Micros
-from spokes import closing, digests, funding, orders, reservation, rollback
+from spokes import closing, contract, digests, funding, orders, reservation, rollback
 from spokes.state import SpokePolicy, SpokeState, Waiting
 from spokes.undo import Told
 
@@ -43,7 +54,6 @@ class Spoke:
         self._policy = policy
         self._block_set = False
         self._slice_set = False
-        self._reorgs = 0  # that there have been
 
     def start(self) -> Sequence[Effect]:
         """See `messaging.node.Node.start`."""
@@ -62,6 +72,15 @@ class Spoke:
         if type(event) is Restarted:
             self.state.life += 1
             return ()
+        if type(event) is Rebuilt:
+            contract.restore(self.state, event, now_us)
+            funding_timer = self._timer(FUNDING, Micros(now_us + self._policy.funding_us))
+            slices = self._want_slice(Micros(now_us + 1))
+            mark_timer = self._mark_timer(Micros(now_us + 1))
+            return [mark_timer, funding_timer, *slices, *self._reorg_timer()]
+        if type(event) is Rejoined:
+            effects = contract.rejoined(self.state, event, now_us)
+            return effects + (self._want_block(now_us) if self.state.pool else [])
         if type(event) is Contradicted:
             self.state.doubts = True  # who has granted twice may have granted anything
             return ()
@@ -119,6 +138,8 @@ class Spoke:
                 return [digests.buckets(spoke, now_us)]
             case RowsAsked(buckets=buckets):
                 return digests.rows(spoke, buckets, now_us)
+            case ChannelRebuilt():
+                pass  # the channel is known to begin anew
             case SpokeHalted():
                 spoke.halted = True
             case SpokeResumed():
@@ -143,8 +164,8 @@ class Spoke:
         """Hold a right, and let the order that waits for it into the next block."""
         spoke = self.state
         known = spoke.credits.get(grant.rid)
-        if known is None:
-            return []  # long closed and forgotten (P50)
+        if known is None or grant.spoke_epoch != spoke.spoke_epoch:
+            return []  # long closed and forgotten (P50), or of no use for ever (P45)
         outcome = reservation.granted(known, grant, chain_us)
         effects = spoke.keep_credit(outcome, now_us)
         if outcome.word is not None:
@@ -172,7 +193,8 @@ class Spoke:
             return self._reorganised(now_us)
         else:
             assert name == MARK
-            effects = orders.expire(spoke, now_us) + closing.finish(spoke, now_us)
+            effects = contract.settle(spoke, now_us)
+            effects += orders.expire(spoke, now_us) + closing.finish(spoke, now_us)
             effects += spoke.reports(now_us) + digests.told(spoke, now_us) + self._marks(now_us)
             block_us = self._policy.chain.time_at(now_us)
             effects.append(self._mark_timer(Micros(block_us + self._policy.watermark_us)))
@@ -180,8 +202,9 @@ class Spoke:
 
     def _reorganised(self, now_us: Micros) -> list[Effect]:
         """Lose blocks, then do what their orders and commands ask for in blocks to come."""
-        spoke, reorg = self.state, self._policy.chain.reorgs[self._reorgs]
-        self._reorgs += 1
+        spoke = self.state
+        reorg = self._policy.chain.reorgs[spoke.reorgs]
+        spoke.reorgs += 1
         effects = rollback.reorganised(spoke, reorg.depth, now_us)
         if spoke.pool or spoke.revoked:
             effects += self._want_block(now_us)
@@ -229,7 +252,7 @@ class Spoke:
 
     def _reorg_timer(self) -> list[SetTimer]:
         """Wake when the next reorganisation comes, if there is one; blocks do not wait for it."""
-        left = self._policy.chain.reorgs[self._reorgs :]
+        left = self._policy.chain.reorgs[self.state.reorgs :]
         return [SetTimer(REORG, left[0].at_us)] if left else []
 
     def _timer(self, name: str, due_us: Micros) -> SetTimer:

@@ -38,6 +38,7 @@ class Credit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     used_usd6: Usd6 = Usd6(0)
     expires_at_us: Micros = Micros(0)
     grant_version: int = 0
+    spoke_epoch: int = 1
 
     @property
     def left_usd6(self) -> int:
@@ -61,6 +62,7 @@ def granted(credit: Credit, grant: ReservationGranted, chain_us: Micros) -> Outc
         amount_usd6=grant.amount_usd6,
         expires_at_us=grant.expires_at_us,
         grant_version=grant.grant_version,
+        spoke_epoch=grant.spoke_epoch,
     )
     if chain_us >= grant.expires_at_us:
         return close(known, CloseReason.REFUSED_LATE)

@@ -12,10 +12,10 @@ from messaging.messages import (
     ReservationRequested,
 )
 from messaging.units import Height, Micros
-from spokes import funding
+from spokes import contract, funding
 from spokes.reservation import Outcome, State
 from spokes.state import SpokeState, Waiting
-from spokes.undo import CommandWas, CreditWas, Fact, Funded, Told, Traded, TraderWas
+from spokes.undo import CommandWas, CreditWas, Fact, Funded, Retold, Told, Traded, TraderWas
 
 
 def reorganised(spoke: SpokeState, depth: int, now_us: Micros) -> list[Effect]:
@@ -29,6 +29,9 @@ def reorganised(spoke: SpokeState, depth: int, now_us: Micros) -> list[Effect]:
     height, final = chain.height_at(now_us), chain.trusted_height_at(now_us)
     fork = Height(max(0, height - depth))
     lost = spoke.undo.lose(fork)
+    spoke.stands = min(spoke.stands, fork)
+    if fork < spoke.epoch_height:
+        spoke.epoch_height = height  # it begins again at once
     for fact in lost:
         _take_back(spoke, fact, now_us)
     orders = [Waiting(fact.order, fact.placed_us) for fact in lost if isinstance(fact, Traded)]
@@ -39,6 +42,8 @@ def reorganised(spoke: SpokeState, depth: int, now_us: Micros) -> list[Effect]:
             effects += _say_again(spoke, fact, now_us)
         elif isinstance(fact, Funded):
             funding.pay(spoke)
+        elif isinstance(fact, Retold):
+            effects += contract.tell_again(spoke, fact.family, now_us)
     return effects + spoke.reports(now_us)
 
 
@@ -59,11 +64,15 @@ def _take_back(spoke: SpokeState, fact: Fact, now_us: Micros) -> None:
 def _reopen(spoke: SpokeState, fact: CreditWas, now_us: Micros) -> None:
     """Hold a right as before its use or close, with what the hub has said of it since.
 
-    If it has expired the next watermark closes it again, for it is behind that one.
+    If it has expired the next watermark closes it again, for it is behind that one. What was
+    granted in an earlier epoch stays closed, whatever was used (P22).
     """
     known = spoke.credits[fact.rid]  # the hub lets nothing go whose close may be lost
-    before = msgspec.structs.replace(known, state=State.ACTIVE, used_usd6=fact.used_usd6)
+    state = State.ACTIVE if known.spoke_epoch == spoke.spoke_epoch else State.CLOSED
+    before = msgspec.structs.replace(known, state=state, used_usd6=fact.used_usd6)
     spoke.keep_credit(Outcome(before), now_us)
+    if state is State.CLOSED:
+        return
     heapq.heappush(spoke.expiries, (before.expires_at_us, before.rid))
     if fact.reason is CloseReason.REVOKED:
         spoke.revoked.append(fact.rid)

@@ -23,9 +23,11 @@ from messaging.messages import (
     StateReported,
 )
 from messaging.open_rows import OpenRows
+from messaging.rebuilding import OldEpochsClosed, last_life_before
 from messaging.units import (
     AccountId,
     Asset,
+    Height,
     LiquidationId,
     Micros,
     NodeId,
@@ -44,6 +46,7 @@ FAMILY_OF: dict[type, Family] = {
     BucketsTold: Family.RESERVATION,
     CreditUsed: Family.RESERVATION,
     DigestTold: Family.RESERVATION,
+    OldEpochsClosed: Family.RESERVATION,
     ReservationClosed: Family.RESERVATION,
     ReservationRequested: Family.RESERVATION,
     RowsTold: Family.RESERVATION,
@@ -115,6 +118,10 @@ class SpokeState:
         filled: liquidations that it has traded for.
         refused: orders that found no credit or were not allowed, for figures only.
         undo: what lost blocks would undo; None on a chain that loses none.
+        reorgs: how often blocks have been lost.
+        spoke_epoch: of the rights that may be used (P22); epoch_height: the block it began in.
+        stands: newest block before it, or since, that was never lost.
+        owes_closes: what was used of earlier epochs has not been told yet.
     """
 
     def __init__(self, policy: SpokePolicy) -> None:
@@ -144,6 +151,10 @@ class SpokeState:
         self.filled: dict[LiquidationId, None] = {}
         self.refused = 0
         self.undo = Undo() if policy.chain.reorgs else None
+        self.reorgs = 0
+        self.spoke_epoch = 1
+        self.epoch_height = self.stands = Height(0)
+        self.owes_closes = False
 
     def trader(self, account: AccountId) -> Trader:
         """Return an account here, new if need be."""
@@ -193,6 +204,11 @@ class SpokeState:
         elif credit.state is State.CLOSED:
             self.rows.drop(credit.rid)
 
+    def begin_epoch(self, spoke_epoch: int, height: Height) -> None:
+        """Use nothing any more that was granted before (P22); no id comes again."""
+        self.spoke_epoch, self.life = spoke_epoch, last_life_before(spoke_epoch)
+        self.epoch_height = self.stands = height
+
     def forget_credit(self, rid: ReservationId) -> None:
         """Drop a reservation that can have no effect any more; unknown ones are left alone."""
         credit = self.credits.pop(rid, None)
@@ -202,7 +218,7 @@ class SpokeState:
         """Return the number of the report that contains this block."""
         return self.trader(account).version + (account in self.touched)
 
-    def tell(self, message: Message, now_us: Micros) -> Effect:
+    def tell(self, message: Message, now_us: Micros) -> Send:
         """Address a fact of the newest block to the hub."""
         return Send(
             self.policy.hub,

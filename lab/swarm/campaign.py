@@ -83,6 +83,8 @@ REQUIRED = (
     *(f"reorg heard on {family}" for family in CHANNEL_FAMILIES),
     "close after release by watermark agrees",
     *("gain held", "held gain freed", "stopped: state_lost"),
+    *("amnesia", "amnesia, rebuilt", "hub frames taken back", "grant of another epoch"),  # F6
+    *("ReservationClosed: rebuilt", "released by rebuilt word"),
     *("delivered again", "told in either order", "frames derived anew"),  # INV8, INV9, INV10
 )
 

@@ -3,6 +3,7 @@
 Faults F4, F5, F7 and F11 of docs/swarm.md.
 """
 
+from collections.abc import Sequence
 from math import log
 
 from lab.swarm.draws import Draws
@@ -37,6 +38,7 @@ class Fates:
         self._rotates = dict.fromkeys(names, 0)
         self._ahead = {name: self._jumps(options, name) for name in names}
         self.healed = False
+        self._hub_lost = self._forgotten = False
         for name in names:
             self._draw_due(name)
             self._draw_rotation(name)
@@ -117,8 +119,20 @@ class Fates:
         )
 
     def _loss(self, name: NodeId) -> Loss:
-        """Draw what a disk or somebody's backup does to a node's store, rarely."""
+        """Draw what a disk or somebody's backup does to a node's store, rarely.
+
+        Either the hub loses something or spokes lose all: who approves of a spoke that comes back
+        has seen that the hub's own state is whole (P24).
+        """
         draws = self._losses[name].next()
+        if name == HUB and self._forgotten:
+            return Loss.NOTHING
+        loss = self._drawn_loss(name, draws)
+        self._hub_lost = self._hub_lost or (name == HUB and loss is not Loss.NOTHING)
+        self._forgotten = self._forgotten or loss is Loss.AMNESIA
+        return loss
+
+    def _drawn_loss(self, name: NodeId, draws: Sequence[float]) -> Loss:
         share = 0.6 if name == HUB else 0.2  # more depends on it
         if draws[0] < share * self._faults.get("backup", 0.0):
             self._struck(FAULTS["backup"])
@@ -128,6 +142,10 @@ class Fates:
             return Loss.LAST_COMMIT
         if draws[2] < share * self._faults.get("twin", 0.0):
             return Loss.SUPERVISOR
+        forgets = name != HUB and not self._hub_lost
+        if forgets and draws[3] < 0.7 * self._faults.get("amnesia", 0.0):
+            self._struck(FAULTS["amnesia"])
+            return Loss.AMNESIA
         return Loss.NOTHING
 
     def pause_us(self, name: NodeId, now_us: Micros) -> int:

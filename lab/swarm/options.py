@@ -22,7 +22,7 @@ FAULTS = {
     "old": "F3", "broken": "F3", "stray": "F3",
     "rewind": "F4", "truncate": "F4", "outage": "F4",
     "death": "F5", "pause": "F5", "crash_loop": "F5",
-    "twin": "F5", "lost_commit": "F6", "backup": "F6",
+    "twin": "F5", "lost_commit": "F6", "backup": "F6", "amnesia": "F6",
     "skew": "F7", "halt": "F8", "reorg": "F8", "outlier": "F9", "stale": "F9",
     "forge": "F10", "spam": "F10", "leaked": "F10", "operator": "F11", "rotation": "F11",
     "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
@@ -95,6 +95,8 @@ def draw(seed: int, minutes: float) -> Options:
         for name in FAULTS
         if everything or stream(f"on/{name}").chance(0.35)
     }
+    if "amnesia" in faults and "rotation" in faults:
+        del faults[stream("memory or keys").choice(["amnesia", "rotation"])]
     way_s = round(stream("way").log_uniform(0.05, 6.0), 3)
     block_s = stream("block").choice([0.25, 1.0, 2.0, 12.0])
     final_s = round(stream("final").log_uniform(1.0, 60.0), 1)

@@ -20,6 +20,7 @@ from messaging.identity import NO_DIGEST, Sealed, Verifier, read_entry
 from messaging.lineage import Place
 from messaging.link_control import KeyRotated
 from messaging.messages import CHANNEL_FAMILIES
+from messaging.rebuilding import ChannelRebuilt
 from messaging.rotation import Keys
 from messaging.topics import Route, topic_of
 from messaging.units import Micros, NodeId
@@ -87,6 +88,8 @@ class Published:
                     keys[topic].rotate(place, frame.message.public_key)
             except FrameRefused as error:
                 raise InvariantViolated("INV16", f"{topic} {seq}: {error}") from None
+            if type(frame.message) is ChannelRebuilt and sealed.before == NO_DIGEST:
+                continue
             before = self.frames.get((topic, follows(frame)))
             linked = NO_DIGEST if before is None else _sealed.decode(before).digest()
             if sealed.before != linked or (before is None and seq > 1):

@@ -13,8 +13,8 @@ from lab.swarm.reached import Struck
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
-from messaging.messages import OrderPlaced, ReservationRequested
-from messaging.node import Event, Restarted
+from messaging.messages import Family, OrderPlaced, ReservationRequested
+from messaging.node import Event, Rejoined, Restarted
 from messaging.units import INT_MAX, AccountId, Micros, NodeId, Qty8, Usd6
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
@@ -40,6 +40,8 @@ class Impatient(Spoke):
     def handle(self, now_us: Micros, event: Event) -> Sequence[Effect]:
         """See `messaging.node.Node.handle`."""
         effects = list(super().handle(now_us, event))
+        if type(event) is Rejoined and event.family is Family.RESERVATION:
+            self._asked = self._known_from_the_chain(now_us)  # what came before is forgotten
         for effect in effects:
             if type(effect) is Send and type(effect.message) is ReservationRequested:
                 self._asked = [*self._asked[-KEPT_MAX + 1 :], effect]
@@ -70,6 +72,22 @@ class Impatient(Spoke):
             case 3:
                 asked = msgspec.structs.replace(asked, ttl_us=Micros(asked.ttl_us + 1))
         return msgspec.structs.replace(last, message=asked)
+
+    def _known_from_the_chain(self, now_us: Micros) -> list[Send]:
+        """Return the requests that led to the rights in the contract: of another epoch."""
+        spoke = self.state
+        return [
+            spoke.tell(
+                ReservationRequested(
+                    rid=credit.rid,
+                    account=credit.account,
+                    amount_usd6=credit.amount_usd6,
+                    ttl_us=spoke.policy.ttl_us,
+                ),
+                now_us,
+            )
+            for credit in list(spoke.credits.values())[-KEPT_MAX:]
+        ]
 
 
 def narrow(endpoint: Endpoint) -> None:

@@ -29,8 +29,8 @@ from messaging.messages import (
     ReservationRequested,
     RowsTold,
 )
-from messaging.node import Contradicted, Event
-from messaging.units import Micros, NodeId, ReservationId
+from messaging.node import Contradicted, Event, Rejoined
+from messaging.units import HUB, Micros, NodeId, ReservationId
 from messaging.witness import place_of
 from spokes.node import Spoke
 from spokes.reservation import State as Held
@@ -104,6 +104,9 @@ class Reached:
     def _after_hub(
         self, hub: HubState, now_us: Micros, event: Event, effects: Sequence[Effect]
     ) -> None:
+        if type(event) is Rejoined:
+            outbox = self._endpoints[HUB].outboxes[event.peer, event.family]
+            self.counts["hub frames taken back"] += outbox.taken_back
         if effects:
             self._count(effects)
         if type(event) is Envelope:
@@ -158,7 +161,9 @@ class Reached:
     def _released(self, known: reservation.Reservation, before: reservation.State) -> None:
         """Count how a reservation came to its end."""
         by_close = known.closed is not None
-        self.counts["released by close" if by_close else "released by watermark"] += 1
+        by_word = known.released_by.startswith("unknown")
+        kind = "close" if by_close else "rebuilt word" if by_word else "watermark"
+        self.counts[f"released by {kind}"] += 1
         if before is reservation.State.OVERDUE:
             self.counts["released after overdue"] += 1
         if 0 < known.used_usd6 < known.amount_usd6:
@@ -189,6 +194,8 @@ class Reached:
         """Count what comes to a spoke when it is rarely of use."""
         kind = type(message)
         if kind is ReservationGranted or kind is ReservationRenewed:
+            if message.spoke_epoch != spoke.spoke_epoch:  # type: ignore[union-attr]
+                self.counts["grant of another epoch"] += 1
             if self._credits.get(message.rid) is Held.CLOSED:  # type: ignore[union-attr]
                 self.counts[f"{kind.__name__} when closed"] += 1
         elif kind is LiquidationOrdered:

@@ -27,17 +27,20 @@ from messaging.drivers.mortal import MortalDriver
 from messaging.drivers.process import Parcel, Process
 from messaging.effects import Effect
 from messaging.endpoint import Endpoint
-from messaging.envelope import Envelope
+from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.errors import InvariantViolated, OmnimarginError, ReplayDiverged
 from messaging.identity import NO_DIGEST, Signer, key_id
 from messaging.link_control import KeyRotated
-from messaging.node import Event, TimerFired
+from messaging.messages import Family
+from messaging.node import Event, Node, TimerFired
 from messaging.poison import read_frame
+from messaging.rebuilding import RebuildApproved, spoke_epoch_of
 from messaging.topics import routes, topic_of
 from messaging.units import (
     HUB,
     MARKET,
     MONITOR,
+    OPERATOR,
     OPERATORS,
     ORACLE,
     SECOND_US,
@@ -45,6 +48,7 @@ from messaging.units import (
     Micros,
     NodeId,
 )
+from spokes import contract
 from spokes.node import Spoke
 from spokes.state import SpokePolicy
 
@@ -103,7 +107,7 @@ class Trial:
         struck = self._reached.struck
         self._fates = Fates(options, (*names, HUB), struck)
         seals = seals or (Seals.REAL if options.real_signatures else Seals.KEYED)
-        everyone = (HUB, *names, MARKET, ORACLE, TRADERS, MONITOR, *OPERATORS)
+        everyone = (HUB, *names, MARKET, ORACLE, TRADERS, MONITOR, OPERATOR, *OPERATORS)
         signers = {name: signer_of(name, seals) for name in everyone}
         verifier = verifier_of({name: signers[name].public for name in everyone}, seals)
         self._signers = signers
@@ -131,6 +135,7 @@ class Trial:
                 snapshot_events=options.snapshot_events,
                 read=read_frame if self._people is None else self._people.read,
                 new_key=partial(self._new_key, name, seals),
+                outlives=None if name == HUB else chain_of,
             )
             for name in (*names, HUB)
         ]
@@ -147,6 +152,9 @@ class Trial:
         audited = checks and options.audited
         self._published = Published(self._wire, self._processes) if audited else None
         self._asks = Draws(options.seed, "asks")
+        self._approvals = Draws(options.seed, "approvals")
+        self._approved = 0
+        self._patience_us = options.ttl_s * SECOND_US
         self.driver = MortalDriver(
             self._processes,
             self._routes,
@@ -163,6 +171,10 @@ class Trial:
 
     def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
+        if endpoint.lost:
+            self._approve(
+                endpoint, int(max(0.0, self._approvals.uniform(-1.0, 2.0)) * self._patience_us)
+            )
         if self._checker is None:
             return
         self._checker.watch(endpoint, restored=restored)
@@ -175,6 +187,19 @@ class Trial:
 
     def _put(self, parcels: Iterable[Parcel]) -> None:
         self.driver.put(parcels)
+
+    def _approve(self, endpoint: Endpoint, after_us: int) -> None:
+        """Let the operator say, some time from now, that a spoke may come back (P24)."""
+        at_us = Micros(self.driver.now_us + after_us)
+        message = RebuildApproved(
+            spoke=endpoint.name, spoke_epoch=spoke_epoch_of(endpoint.node_epoch)
+        )
+        self._approved += 1
+        head = (OPERATOR, HUB, Family.CONTROL, self._approved, 0, at_us, NO_HEIGHT, NO_HEIGHT)
+        frame = Envelope(*head, message)
+        data, _ = self._signers[OPERATOR].seal(encode_frame(frame), NO_DIGEST)
+        (route,) = [one for one in self._routes if one.topic == topic_of(frame)]
+        self.driver.put([Parcel(at_us, route, data)])
 
     def _note(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         """Keep the newest events for a finding; see that prints are the oracle's."""
@@ -223,6 +248,9 @@ class Trial:
             if self._people is not None:
                 self._people.healed = True
             self.driver.rouse()
+            for endpoint in self.endpoints():
+                if endpoint.lost:
+                    self._approve(endpoint, 0)
             drain_us = int(drain_s(self.options) * SECOND_US)
             self._phase(Micros(self._until_us - drain_us), until_event)
             said = rest.said(self.endpoints())
@@ -309,6 +337,12 @@ def _what(event: Event) -> str:
     if type(event) is Envelope:
         return spoken(event.message)
     return event.name if type(event) is TimerFired else type(event).__name__
+
+
+def chain_of(node: Node) -> bytes:
+    """Return what outlives a spoke."""
+    assert isinstance(node, Spoke)
+    return contract.read(node.state)
 
 
 def _halts(scenario: Scenario) -> list[tuple[Micros, str]]:

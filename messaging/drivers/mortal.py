@@ -222,8 +222,8 @@ class MortalDriver:
             process.up, process.ended = False, True
             return True
         if process.restored and not process.nonce and not endpoint.unsynced:
-            self.counts["restored"] += 1
-            process.restored = False
+            self.counts["amnesia, rebuilt" if process.rebuilt else "restored"] += 1
+            process.restored = process.rebuilt = False
         return False
 
     def _has_work(self, process: Process) -> bool:
@@ -302,7 +302,11 @@ class MortalDriver:
         before.endpoint.observers.clear()
         if death.loss is Loss.BACKUP:
             lost = process.backup
-        if lost is not None:
+        if death.loss is Loss.AMNESIA and process.outlived and self._is_alone(process):
+            self.counts["amnesia"] += 1
+            process.rebuild(self.fate.local_us(process.name, self.now_us))
+            lost, death = process.store, death._replace(rewound=0)
+        elif lost is not None:
             self.counts[f"lost {death.loss}"] += 1
             process.go_back_to(lost)
             death = death._replace(rewound=0)  # it reads again from further back
@@ -327,6 +331,9 @@ class MortalDriver:
             process.arrived.extendleft(reversed(again))
         self._born(process.durable.endpoint, process.restored)
         self._push(Micros(self.now_us + death.down_us), BIRTH, index, process.birth)
+
+    def _is_alone(self, process: Process) -> bool:
+        return len(self._by_name[process.name]) == 1
 
     def _double(self, index: int, death: Death) -> None:
         """Let a second process of a node start, for somebody has taken the first one for dead."""

@@ -13,7 +13,9 @@ from messaging.durable import Durable
 from messaging.endpoint import Endpoint
 from messaging.identity import Signer, Verifier
 from messaging.memory import MemoryStore
+from messaging.node import Node, Rebuilt
 from messaging.poison import Reader, read_frame
+from messaging.rebuilding import spoke_epoch_of
 from messaging.topics import Route
 from messaging.units import Micros
 
@@ -35,6 +37,7 @@ class Loss(StrEnum):
     NOTHING = "nothing"
     LAST_COMMIT = "last commit"  # the disk said it was there
     BACKUP = "backup"  # all since its last start: somebody has put a copy back
+    AMNESIA = "amnesia"  # all of it; a spoke's chain is still there
     SUPERVISOR = "supervisor"  # nothing, but it does not die: a second one starts beside it (F5)
 
 
@@ -80,8 +83,10 @@ class Process:
         number: of the processes of its node, from 0. birth: how often it has died.
         nonce: of a life that has not begun yet; empty if it has.
         backup: its store as it was at its last start.
-        restored: it goes on from an older store, and nobody has agreed to that yet.
+        restored: it goes on from an older store or none, and nobody has agreed to that yet.
+        rebuilt: that is so because it has lost all (P61).
         ended: it may not go on.
+        outlived: reads what no loss takes; None if there is nothing.
     """
 
     def __init__(
@@ -94,12 +99,14 @@ class Process:
         snapshot_events: int,
         read: Reader = read_frame,
         new_key: Callable[[int], Signer] | None = None,
+        outlives: Callable[[Node], bytes] | None = None,
     ) -> None:
         """Put a node into it.
 
         `batch` is the most events of one commit; `read` is how it reads frames; `new_key` makes
-        the node's keys 2, 3, ...
+        the node's keys 2, 3, ...; `outlives` returns what the node's chain keeps of it.
         """
+        self.outlived = outlives
         self._make = make
         self._signer = signer
         self._snapshot_events = snapshot_events
@@ -119,7 +126,7 @@ class Process:
         self.number = self.birth = 0
         self.nonce = b""
         self.backup = self.store.copy()
-        self.restored = False
+        self.restored = self.rebuilt = False
         self.ended = False
         self.durable = self.fold()
         self.name = self.durable.endpoint.name
@@ -139,6 +146,21 @@ class Process:
         self.kept.clear()
         self.history.clear()
 
+    def rebuild(self, now_us: Micros) -> None:
+        """Lose the store; begin a new one with what of the last commit has outlived it (P61)."""
+        assert self.outlived is not None, "only a spoke has a chain"
+        last = self.fold()
+        event = Rebuilt(
+            spoke_epoch=spoke_epoch_of(last.endpoint.node_epoch) + 1,
+            contract=self.outlived(last.endpoint.node),
+            streams=last.streams,
+        )
+        self.store, self.restored, self.rebuilt = MemoryStore(), True, True
+        self.history.clear()
+        fresh = self.fold()
+        fresh.rebuild(max(now_us, last.at_us), event)
+        fresh.commit({}, 0)
+
     def conceive(self) -> None:
         """Let a life of its own begin with the next round (P95)."""
         life = f"{self.name}/{self.number}/{self.birth}"
@@ -155,6 +177,7 @@ class Process:
             snapshot_events=self._snapshot_events,
             read=self._read,
             new_key=self._new_key,
+            outlives=self.outlived,
         )
         other._later = self._later  # the files are the same
         other.number = number

@@ -305,7 +305,7 @@ def test_what_is_refused_says_where_it_stood_and_why_and_touches_nothing_else(
         msgspec.msgpack.encode(["x" * 61_000, b"", b"", b"", b"", b""]),
         SIGNERS[BASE].seal(
             msgspec.msgpack.encode(
-                ["frame.2", "base", "hub", "reservation", 1, 0, 0, 0, 0, {"type": "x" * 60_000}]
+                ["frame.3", "base", "hub", "reservation", 1, 0, 0, 0, 0, {"type": "x" * 60_000}]
             ),
             NO_DIGEST,
         )[0],

@@ -20,7 +20,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import hub.credit
 import hub.node
+import hub.rebuild
 import hub.reservation
+import spokes.contract
 import spokes.node
 import spokes.reservation
 from hub.state import HubState
@@ -40,6 +42,7 @@ from messaging.link_control import ResyncAnswer
 from messaging.memory import MemoryStore
 from messaging.messages import Watermark
 from messaging.units import Micros
+from spokes.state import SpokeState
 from tests.mutants import gains, reconciliation, reorganisation
 from tests.mutants.mutant import Mutant
 from tests.swarm.machine import DeepGame, DigestGame, Game, ReorgGame
@@ -259,6 +262,18 @@ def _unfrozen(handle: Any) -> Any:
     return spoiled
 
 
+def _no_new_epoch(restore: Any) -> Any:
+    """Let every right of the contract go on, as if its epoch had not changed."""
+
+    def spoiled(spoke: Any, event: Any, now_us: Micros) -> None:
+        restore(spoke, event, now_us)
+        before = msgspec.msgpack.decode(event.contract, type=spokes.contract.Contract)
+        for credit in before.credits:
+            spoke.keep_credit(spokes.reservation.Outcome(credit), now_us)
+
+    return spoiled
+
+
 def _freeing(write_off: Any) -> Any:
     """Write off what is known as used, and free the rest."""
     return hub.reservation.release
@@ -277,6 +292,15 @@ def _alone(take: Any) -> Any:
     return spoiled
 
 
+def _early_word(closed: Any) -> Any:
+    """Release what never reached the contract before that is final."""
+
+    def spoiled(zone: Zone, word: Any, height: Any) -> Any:
+        return closed(zone, word, 0)
+
+    return spoiled
+
+
 def _reads_on(keep: Any) -> Any:
     """Leave a frame out that cannot be read, and go on behind it."""
 
@@ -284,6 +308,16 @@ def _reads_on(keep: Any) -> Any:
         if event.seq == self.next_seq and event.chan_epoch == self.chan_epoch:
             self.next_seq += 1
         return False
+
+    return spoiled
+
+
+def _same_ids(begin_epoch: Any) -> Any:
+    """Count requests from the beginning again."""
+
+    def spoiled(self: SpokeState, spoke_epoch: int, height: Any) -> None:
+        begin_epoch(self, spoke_epoch, height)
+        self.life = 0
 
     return spoiled
 
@@ -310,6 +344,9 @@ MUTANTS: Mapping[str, Mutant] = {
     "X7b": Mutant("P19", "grants before all have answered", Endpoint, "_synced", _hasty),
     "X8": Mutant("P37", "renewals judged on the first expiry", hub.reservation, "renew",
                  _first_expiry),
+    "X9": Mutant("P22", "amnesia without a new epoch", spokes.contract, "restore", _no_new_epoch),
+    "X10b": Mutant("P61", "free at a soft rebuilt word", hub.rebuild, "closed", _early_word),
+    "X10c": Mutant("P61", "ids of an earlier epoch again", SpokeState, "begin_epoch", _same_ids),
     "X11": _plant("added_use", "P34"),
     "X12": Mutant("P38", "rejection is not sticky", hub.credit, "requested", _unsticky),
     "X13": _plant("early_release", "P36"),

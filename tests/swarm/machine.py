@@ -23,6 +23,7 @@ from lab.swarm.keyed import Seals, signer_of, verifier_of
 from lab.swarm.lies import maker_of
 from lab.swarm.options import Lie
 from lab.swarm.rarities import Impatient
+from lab.swarm.trial import chain_of
 from lab.swarm.wire import claiming_more
 from messaging.codec import decode_frame, encode_frame
 from messaging.drivers.mortal import MortalDriver
@@ -31,10 +32,12 @@ from messaging.endpoint import Endpoint
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.identity import NO_DIGEST, Sealed, key_id
 from messaging.messages import Family, MarketMoved, Message, OrderPlaced, PricePublished
+from messaging.rebuilding import RebuildApproved, spoke_epoch_of
 from messaging.topics import Route, routes, topic_of
 from messaging.units import (
     HUB,
     MARKET,
+    OPERATOR,
     ORACLE,
     SECOND_US,
     TRADERS,
@@ -150,7 +153,7 @@ class Game(RuleBasedStateMachine):
             world.deposits_of(found),
         )
         self.accounts = [account for account, _ in deposits]
-        everyone = (*PROCESSES, MARKET, ORACLE, TRADERS)
+        everyone = (*PROCESSES, MARKET, ORACLE, TRADERS, OPERATOR)
         self.signers = {name: signer_of(name, Seals.KEYED) for name in everyone}
         verifier = verifier_of({name: self.signers[name].public for name in everyone}, Seals.KEYED)
         self.by_topic = {route.topic: route for route in routes(names)}
@@ -160,6 +163,7 @@ class Game(RuleBasedStateMachine):
         self.sealed = msgspec.msgpack.Decoder(Sealed)
         self.tried: set[str] = set()
         self.won = False
+        self.lost = self.forgotten = False  # the hub has lost something; a spoke all
 
         def process(name: NodeId) -> Process:
             def make() -> Endpoint:
@@ -176,6 +180,7 @@ class Game(RuleBasedStateMachine):
                 batch=3,
                 snapshot_events=40,
                 new_key=lambda number: signer_of(name, Seals.KEYED, number),
+                outlives=None if name == HUB else chain_of,
             )
 
         self.processes = [process(name) for name in PROCESSES]
@@ -289,7 +294,7 @@ class Game(RuleBasedStateMachine):
 
     @rule(
         who=st.sampled_from(PROCESSES),
-        loss=st.sampled_from(list(Loss)[1:]),
+        loss=st.sampled_from([Loss.LAST_COMMIT, Loss.BACKUP, Loss.SUPERVISOR]),
         rarely=st.integers(0, 9),
     )
     def lose(self, who: NodeId, loss: Loss, rarely: int) -> None:
@@ -297,9 +302,11 @@ class Game(RuleBasedStateMachine):
 
         Rarely: after it, most games wait for a person.
         """
-        if rarely == 9:
+        if rarely == 9 and not (who == HUB and self.forgotten):
+            self.lost = self.lost or who == HUB
             self.fate.next[who] = Death(Point.AFTER_PUBLISH, 0, loss=loss)
 
+    @precondition(lambda self: not self.forgotten)
     @rule(who=st.sampled_from(PROCESSES), point=st.sampled_from(Point))
     def rotate(self, who: NodeId, point: Point) -> None:
         """Give a process a new key, and start it again."""
@@ -332,6 +339,25 @@ class Game(RuleBasedStateMachine):
         self.tried.add(topic)
         return early or key_id(keys.newest) == sealed.key
 
+    @precondition(lambda self: not self.driver.counts["rotated"])
+    @rule(who=st.sampled_from(SPOKES), point=st.sampled_from(Point), rarely=st.integers(0, 2))
+    def forget(self, who: NodeId, point: Point, rarely: int) -> None:
+        """Let a spoke lose all that is not on its chain, unless the hub has lost something."""
+        if rarely == 2 and not self.lost:
+            self.forgotten = True
+            self.fate.next[who] = Death(point, 0, loss=Loss.AMNESIA)
+
+    @precondition(lambda self: self.forgotten)
+    @rule()
+    def approve(self) -> None:
+        """Let the operator say that whoever was rebuilt may come back."""
+        for endpoint in self.endpoints():
+            if endpoint.lost:
+                epoch = spoke_epoch_of(endpoint.node_epoch)
+                message = RebuildApproved(spoke=endpoint.name, spoke_epoch=epoch)
+                self.tell(OPERATOR, HUB, Family.CONTROL, message)
+        self.run(0)
+
     # --- ends ---------------------------------------------------------------------------
 
     def teardown(self) -> None:
@@ -340,6 +366,7 @@ class Game(RuleBasedStateMachine):
             return  # the node stopped in the middle of an event: what it did next says nothing
         self.fate.next.clear()
         self.driver.rouse()
+        self.approve()
         said: rest.Said = {}
         for second in range(900):
             if second == 860:

@@ -1,0 +1,72 @@
+"""A spoke has lost its memory: what the hub lets go of, and when (P22, P24, P61)."""
+
+import pytest
+
+from hub.rebuild import approve
+from hub.zone import Zone
+from messaging.effects import Readmit, Send
+from messaging.messages import CloseReason, Family, Message, ReservationClosed, ReservationGranted
+from messaging.node import Rejoined
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed
+from messaging.units import USD
+from tests.hub.test_oracle import BASE, TTL, Desk, ask, key
+
+EPOCH = 2
+
+
+def rejoin(desk: Desk, family: Family = Family.RESERVATION) -> list[Message]:
+    event = Rejoined(BASE, family, EPOCH, 1, 3, 5)
+    effects = desk.hub.handle(desk.now_us, event)
+    word = ChannelRebuilt(spoke_epoch=EPOCH, base_epoch=1, fork_height=1_000)
+    desk.tell(word, family=family)
+    return [effect.message for effect in effects if isinstance(effect, Send)]
+
+
+def test_a_watermark_of_another_epoch_releases_nothing() -> None:
+    desk = Desk()
+    desk.tell(ask(1))
+    rejoin(desk)
+    desk.mark(2 * TTL, final=2 * TTL)
+    assert desk.reserved() == 100 * USD
+
+    (granted,) = desk.tell(ask(2))
+    assert isinstance(granted, ReservationGranted)
+    assert granted.spoke_epoch == EPOCH
+    desk.mark(4 * TTL, final=4 * TTL)
+    assert desk.reserved() == 100 * USD  # the one of this epoch is free again
+
+
+def test_without_the_fence_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No seed shows it: what an old grant was used for is told with the first final watermark."""
+    monkeypatch.setattr(Zone, "speaks_of", lambda self, spoke_epoch: True)
+    with pytest.raises(AssertionError):
+        test_a_watermark_of_another_epoch_releases_nothing()
+
+
+def test_what_never_arrived_is_free_when_the_last_word_is_final() -> None:
+    desk = Desk()
+    desk.tell(ask(1))
+    rejoin(desk)
+    desk.tell(OldEpochsClosed(spoke_epoch=EPOCH), height=9, final=8)
+    assert desk.reserved() == 100 * USD
+    desk.mark(9, final=9)
+    assert desk.reserved() == 0
+
+
+def test_what_was_used_of_an_earlier_epoch_stays_when_its_close_is_final() -> None:
+    desk = Desk()
+    desk.tell(ask(1))
+    rejoin(desk)
+    used = ReservationClosed(rid=key(1), used_usd6=30 * USD, reason=CloseReason.REBUILT)
+    desk.tell(used, height=9, final=8)
+    assert desk.reserved() == 100 * USD
+    desk.tell(OldEpochsClosed(spoke_epoch=EPOCH), height=9, final=9)
+    assert desk.reserved() == 30 * USD
+    assert desk.hub.state.zones[0].halted is None
+
+
+@pytest.mark.parametrize(("spoke", "epoch"), [("nobody", 2), (BASE, 1)])
+def test_nobody_is_let_in_but_a_known_spoke_in_a_later_epoch(spoke: str, epoch: int) -> None:
+    state = Desk().hub.state
+    assert approve(state, spoke, epoch) == []
+    assert approve(state, BASE, EPOCH) == [Readmit(BASE, EPOCH)]
