@@ -119,3 +119,16 @@ def test_a_year_has_365_days() -> None:
     year_ppm = range_ppm(SqrtTimeBuffer(), asset, float(YEAR_S))
 
     assert year_ppm == math.ceil(math.hypot(0.065, 3.09 * 2.5) * 1e6)
+
+
+@given(st.sampled_from(BUFFERS), st.sampled_from(ASSETS), ages, ages, st.floats(0, 1))
+def test_a_range_is_concave_in_age(
+    buffer: Buffer, asset: AssetRisk, one_s: float, other_s: float, part: float
+) -> None:
+    """Rule M7 rests on it."""
+    between_s = part * one_s + (1 - part) * other_s
+    one, other, between = (
+        buffer.range_fraction(asset, age_s, math.sqrt) for age_s in (one_s, other_s, between_s)
+    )
+
+    assert between >= part * one + (1 - part) * other - 1e-9
