@@ -1,6 +1,7 @@
 """The commands of `omnimargin theory`: simulation against closed forms, one at a time or many."""
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -8,15 +9,16 @@ import typer
 
 from lab.progress import counted
 from lab.theory.cascade import Cascade, fall
-from lab.theory.check import Compared, compare
+from lab.theory.check import Compared, Progress, compare
 from lab.theory.combinations import COMBINATIONS
 from lab.theory.plan import Plan
 
 DIFFERS = 4
+ROW_PATHS = 1_000
 RATIOS = (0.0, 0.5, 0.8, 0.95, 1.0, 1.2)
 DEFAULT = Plan()
 HEAD = (
-    *("side", "leverage", "oracle", "latency", "age", "m", "f", "jumps"),
+    *("side", "leverage", "oracle", "latency", "age", "sigma", "drift", "m", "f", "jumps"),
     *("p sim", "p exact", "e sim", "e exact", "z_p", "z_e"),
 )
 
@@ -123,7 +125,7 @@ def _show(found: Compared) -> None:
 
 @app.command("table")
 def table_command(
-    paths: Annotated[int, typer.Option(help="Worlds to run for each row.")] = DEFAULT.paths,
+    paths: Annotated[int, typer.Option(help="Worlds to run for each row.")] = ROW_PATHS,
     seed: Annotated[int, typer.Option(help="Seed of all dice.")] = DEFAULT.seed,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -131,12 +133,11 @@ def table_command(
 
     Prints the table of docs/theory.md. Exit code 4: a row is four standard errors or more apart.
     """
-    rows = []
-    with counted("rows", len(COMBINATIONS)) as progress:
+    rows: list[Compared] = []
+    with counted("paths", paths * len(COMBINATIONS)) as progress:
         for plan in COMBINATIONS:
             asked = msgspec.structs.replace(plan, paths=paths, seed=seed)
-            rows.append(compare(asked, lambda number, note: None))
-            progress(len(rows), f"{rows[-1].events:,} events")
+            rows.append(compare(asked, partial(_after, progress, paths * len(rows))))
     if json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
     else:
@@ -144,6 +145,10 @@ def table_command(
     if not all(row.agrees for row in rows):
         sys.stderr.write("omnimargin: simulation and formula differ\n")
         raise typer.Exit(DIFFERS)
+
+
+def _after(progress: Progress, done: int, number: int, note: str) -> None:
+    progress(done + number, note)
 
 
 def lines(rows: list[Compared]) -> list[str]:
@@ -157,6 +162,8 @@ def lines(rows: list[Compared]) -> list[str]:
             plan.oracle,
             plan.latency,
             plan.age,
+            f"{plan.sigma:g}",
+            f"{plan.drift:g}",
             f"{plan.maintenance:g}",
             f"{plan.fee:g}",
             plan.jumps,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hub.margin.theory import expected
+from hub.margin.theory import expected, walk
 from hub.margin.theory.expected import Delay
 from hub.margin.theory.motion import LONG, NO_JUMPS, SHORT, Jumps, Motion, Position
 from hub.margin.theory.walk import Prints
@@ -146,6 +146,12 @@ def _sensible(case: Case) -> Case:
     if not expected.finite(case.motion, case.position.side, prints or at_touch, case.delay):
         text = "times so short that a short's bad debt has a variance"
         raise InputRefused("--latency", expected=text, found="one that has none")
+    if prints is not None and case.motion.jumps.rate:
+        try:
+            walk.resolution(case.motion, prints)
+        except ValueError as error:
+            expected_text, _, found = str(error).removeprefix("expected ").partition(", found ")
+            raise InputRefused("--jumps", expected=expected_text, found=found) from None
     return case
 
 

@@ -377,7 +377,7 @@ def test_any_combination_is_what_plain_simulation_gives(
         distance[waiting] += side * moved(motion, gaps, dice)
         fallen[waiting & (distance < 0)] = distance[waiting & (distance < 0)]
     fallen = fallen[~np.isnan(fallen)]
-    chance = float(walk.overshoot(motion, side, prints).weight.sum())
+    chance = float(walk.overshoot(motion, side, prints, per_step=32).weight.sum())
     error = math.sqrt(chance * (1 - chance) / count)
 
     assert abs(len(fallen) / count - chance) < 4.5 * error

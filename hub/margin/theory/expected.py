@@ -48,7 +48,8 @@ def expected(position: Position, motion: Motion, prints: Prints, delay: Delay) -
     """Return what a trigger costs, exactly or to about 1e-5 of it.
 
     Raises:
-        ValueError: bad debt has no variance, see `finite`.
+        ValueError: bad debt has no variance, see `finite`; or jumps too large, see
+            `walk.resolution`.
     """
     if not finite(motion, position.side, prints, delay):
         raise ValueError("expected bad debt with a variance, found none")
@@ -58,6 +59,7 @@ def expected(position: Position, motion: Motion, prints: Prints, delay: Delay) -
     latency = ", quadrature over latency" if delay.mean_years else ""
     kind = "Poisson" if prints.random else "discrete"
     method = f"recursion over {prints.waited} {kind} prints (T10){jumps}{latency}"
+    dense = walk.resolution(motion, prints)
     coarse, fine = (
         _averaged(
             position,
@@ -65,7 +67,7 @@ def expected(position: Position, motion: Motion, prints: Prints, delay: Delay) -
             walk.overshoot(motion, position.side, prints, per_step=per_step),
             delay,
         )
-        for per_step in (walk.PER_STEP // 2, walk.PER_STEP)
+        for per_step in (dense // 2, dense)
     )
     better = [(4 * b - a) / 3 for a, b in zip(coarse, fine, strict=True)]  # Richardson
     return Expected(loss(position, (better[0], better[1], better[2])), method)

@@ -97,14 +97,14 @@ class Motion(msgspec.Struct, frozen=True, kw_only=True):
         return weights, means, variances
 
 
-def jumps_max(expected: float) -> int:
-    """Return the number of jumps that is hardly ever passed, if so many are expected."""
+def jumps_max(expected: float, rare: float = MIXTURE_TAIL) -> int:
+    """Return a number of jumps that hardly ever comes, if so many are expected."""
     if expected == 0.0:
         return 0
     term, total, count = math.exp(-expected), 0.0, 0
     while True:
         total += term
-        if count > expected and term < MIXTURE_TAIL:
+        if count > expected and term < rare:
             return count
         count += 1
         term *= expected / count

@@ -15,8 +15,9 @@ from scipy.special import log_ndtr
 from hub.margin.theory.moments import Rates, rates
 from hub.margin.theory.motion import Floats, Motion, jumps_max
 
-PER_STEP = 32  # lattice points in the standard deviation of a step
+PER_STEP, PER_STEP_MIN = 32, 8  # lattice points in the standard deviation of a step
 POINTS_MAX = 2**17
+RARE = 1e-7  # chance that is left out
 DEVIATIONS = 8.0
 
 
@@ -46,17 +47,30 @@ class Prints(NamedTuple):
     start: float = 1.0
 
 
-def overshoot(motion: Motion, side: int, prints: Prints, *, per_step: int = PER_STEP) -> Overshoot:
+def resolution(motion: Motion, prints: Prints) -> int:
+    """Return how many lattice points a step can have.
+
+    Raises:
+        ValueError: jumps are so large beside a step that no lattice holds both.
+    """
+    steps = sum(_reach(motion, prints)) / (motion.sigma * math.sqrt(prints.gap_years))
+    per_step = PER_STEP
+    while per_step > PER_STEP_MIN and steps * per_step > POINTS_MAX:
+        per_step //= 2
+    if steps * per_step > 2 * POINTS_MAX:
+        most = 2 * POINTS_MAX / per_step
+        raise ValueError(f"expected jumps of at most {most:,.0f} steps, found {steps:,.0f}")
+    return per_step
+
+
+def overshoot(motion: Motion, side: int, prints: Prints, *, per_step: int) -> Overshoot:
     """Return the overshoot of the first print beyond the trigger.
 
     The trapezoidal rule: errors fall with the square of `per_step`.
     """
-    step = motion.sigma * math.sqrt(prints.gap_years)
-    far_up, far_down = _reach(motion, side, prints, step)
-    spacing = step / per_step
-    while (far_up + far_down) / spacing > POINTS_MAX and spacing < step / 4:
-        spacing *= 2
-    first = round(prints.start * step / spacing)
+    far_up, far_down = _reach(motion, prints)
+    spacing = motion.sigma * math.sqrt(prints.gap_years) / per_step
+    first = round(prints.start * per_step)
     points = max(first, math.ceil(far_up / spacing)) + 1
     beyond = math.ceil(far_down / spacing) + 1
     span = points + beyond
@@ -82,16 +96,23 @@ def overshoot(motion: Motion, side: int, prints: Prints, *, per_step: int = PER_
     return Overshoot(np.arange(float(beyond)) * spacing, weight)
 
 
-def _reach(motion: Motion, side: int, prints: Prints, step: float) -> tuple[float, float]:
-    """Return how far the walk may go away from the trigger, and beyond it."""
+def _reach(motion: Motion, prints: Prints) -> tuple[float, float]:
+    """Return how far the walk may go away from the trigger and come back, and how far beyond it.
+
+    What jumps away needs another jump to come back, so the last jump does not count there.
+    """
+    step = motion.sigma * math.sqrt(prints.gap_years)
     jumps, years = motion.jumps, prints.waited * prints.gap_years
     tall = 3.0 if prints.random else 1.0  # an exponential step has a longer tail
-    most = jumps_max(jumps.rate * years)
-    jumped = most * abs(jumps.mean) + 6 * math.sqrt(most) * jumps.sd
+    most = jumps_max(jumps.rate * years, RARE)
+    away, jumped = (
+        count * abs(jumps.mean) + 6 * math.sqrt(count) * jumps.sd
+        for count in (max(0, most - 1), most)
+    )
     drifted = abs(motion.nu) * years
     up = DEVIATIONS * step * math.sqrt(prints.waited) + tall * DEVIATIONS * step
     down = DEVIATIONS * tall * step + abs(motion.nu) * prints.gap_years * DEVIATIONS
-    return up + jumped + drifted, down + jumped
+    return up + away + drifted, down + jumped
 
 
 def _kernel(
