@@ -205,19 +205,6 @@ def scenario_of(case: Case) -> Scenario:
     gap_s = case.oracle.gap_s
     block_s = gap_s / PER_GAP if case.oracle.random else gap_s
     slowest_s = case.age_s + (case.delay.fixed_years + case.delay.mean_years) * 31_536_000
-    asset = {
-        "name": ASSET,
-        "initial_margin_ppm": case.maintenance_ppm + 1,
-        "maintenance_margin_ppm": case.maintenance_ppm,
-        "jump_ppm": 0,
-        "depth_usd": 1e12,
-        "depth_usd_per_s": 1e12,
-        "participation_ppm": 1_000_000,
-        "half_spread_ppm": case.half_spread_ppm,
-        "fee_ppm": 0,
-        "liquidation_fee_ppm": 0,
-        "funding_ppm": 0,
-    }
     spoke = {
         "name": SPOKE,
         "chain": "base",
@@ -235,7 +222,7 @@ def scenario_of(case: Case) -> Scenario:
             "kind": "gbm",
             "assets": {ASSET: {"price_usd": OPENED_USD, "volatility_per_sqrt_year": 0.0}},
         },
-        "assets": [asset],
+        "assets": [_asset(case)],
         "spokes": [spoke],
         "hub": {
             "block_s": max(0.001, block_s or slowest_s / IDLE_BLOCKS),
@@ -271,3 +258,20 @@ def scenario_of(case: Case) -> Scenario:
         "traders": {"accounts": 1},
     }
     return reading.check(tables, directory=FilePath())
+
+
+def _asset(case: Case) -> dict[str, Any]:
+    """Return the perpetual: one price for any size, half a spread, no fee."""
+    return {
+        "name": ASSET,
+        "initial_margin_ppm": case.maintenance_ppm + 1,
+        "maintenance_margin_ppm": case.maintenance_ppm,
+        "jump_ppm": 0,
+        "depth_usd": 1e12,
+        "depth_usd_per_s": 1e12,
+        "participation_ppm": 1_000_000,
+        "half_spread_ppm": case.half_spread_ppm,
+        "fee_ppm": 0,
+        "liquidation_fee_ppm": 0,
+        "funding_ppm": 0,
+    }
