@@ -138,7 +138,8 @@ def test_paths_have_the_law_they_should() -> None:
     gaps = np.concatenate([np.diff(path.print_s, prepend=0.0) for path in drawn])
     later = np.array([path.filled[0] - path.printed[0] for path in drawn])
     years = case.delay.fixed_years
-    mean = case.motion.nu * years + 2_000 * years * -0.01
+    compensated = 20.0 - 0.32 - 2_000 * (math.exp(-0.01 + 0.02**2 / 2) - 1)
+    mean = (compensated + 2_000 * -0.01) * years
     variance = 0.64 * years + 2_000 * years * (0.01**2 + 0.02**2)
 
     assert gaps.mean() == pytest.approx(60, rel=0.01)
