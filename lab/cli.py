@@ -22,6 +22,7 @@ from lab.progress import bar
 from lab.report.page import write_report
 from lab.stack import commands, journals
 from lab.swarm import command as swarm
+from lab.theory import command as theory
 from lab.traces import write_traces
 from lab.world import build
 from messaging.errors import OmnimarginError
@@ -166,6 +167,7 @@ def latency_command(
 commands.add_to(app)
 swarm.add_to(app)
 incident.add_to(app)
+theory.add_to(app)
 
 
 def _tell(

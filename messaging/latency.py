@@ -28,7 +28,10 @@ BELOW_ONE = 1 - 2.0**-53
 Z_QUARTILE = float(ndtri(0.75))
 Z_MAX = -float(ndtri(U_MIN))
 
-_FORMS = "constant:value_s uniform:low_s,high_s lognormal:median_s,sigma quartiles:q1_s,q2_s,q3_s"
+_FORMS = (
+    "constant:value_s uniform:low_s,high_s exponential:mean_s lognormal:median_s,sigma "
+    "quartiles:q1_s,q2_s,q3_s"
+)
 _UNIT_US = {"us": 1, "ms": 1_000, "s": SECOND_US, "m": 60 * SECOND_US, "h": HOUR_US}
 _SPELLED = re.compile(rf"([0-9]+(?:\.[0-9]+)?)({'|'.join(_UNIT_US)})?")
 
@@ -85,6 +88,13 @@ class Uniform(Distribution, frozen=True, kw_only=True, tag="uniform"):
 
     def draw_s(self, u: Floats, v: Floats) -> Floats:
         return self.low_s + (self.high_s - self.low_s) * u
+
+
+class Exponential(Distribution, frozen=True, kw_only=True, tag="exponential"):
+    mean_s: float
+
+    def draw_s(self, u: Floats, v: Floats) -> Floats:
+        return -self.mean_s * np.log1p(-u)
 
 
 class Lognormal(Distribution, frozen=True, kw_only=True, tag="lognormal"):
@@ -212,7 +222,9 @@ class Held(Distribution, frozen=True, kw_only=True, tag="held"):
         return self.body.draw_s(u, np.where(held, rest * 2**16 % 1.0, rest)) + hold_s
 
 
-Latency = Constant | Uniform | Lognormal | Quartiles | Shifted | Empirical | Mixture | Held
+Latency = (
+    Constant | Uniform | Exponential | Lognormal | Quartiles | Shifted | Empirical | Mixture | Held
+)
 
 
 def quantile_us(latency: Latency, q: float) -> Micros:
@@ -284,6 +296,8 @@ def describe(latency: Latency) -> str:
             return f"{latency.value_s:,.6g} s"
         case Uniform():
             return f"uniform {latency.low_s:,.6g} to {latency.high_s:,.6g} s"
+        case Exponential():
+            return f"exponential, mean {latency.mean_s:,.6g} s"
         case Lognormal():
             return f"lognormal, median {latency.median_s:,.6g} s, sigma {latency.sigma:.3g}"
         case Quartiles():

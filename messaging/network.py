@@ -156,10 +156,10 @@ class _Journeys:
 
     def __init__(self, seed: int, name: str, policy: LinkPolicy) -> None:
         # One stream for each question, so that an answer to one never moves another.
-        self._dice = {
-            what: Dice(seed, f"link/{name}/{what}")
-            for what in ("body", "choice", "spare-body", "spare-choice", "loss", "repeat", "order")
-        }
+        asked = ["body", "choice"]
+        if policy.loss_ppm or policy.repeat_ppm or policy.reorder_ppm:
+            asked += ["spare-body", "spare-choice", "loss", "repeat", "order"]
+        self._dice = {what: Dice(seed, f"link/{name}/{what}") for what in asked}
         self._policy = policy
         self._next = 0
         self.block: Sequence[int] = ()

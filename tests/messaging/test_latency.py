@@ -15,6 +15,7 @@ from messaging.latency import (
     TIME_MAX_S,
     Constant,
     Empirical,
+    Exponential,
     Floats,
     Held,
     Latency,
@@ -82,6 +83,7 @@ latencies: st.SearchStrategy[Latency] = st.recursive(
     st.one_of(
         st.builds(Constant, value_s=times),
         uniforms(),
+        st.builds(Exponential, mean_s=times),
         st.builds(Lognormal, median_s=st.floats(1e-6, 1e5), sigma=st.floats(0, 1.5)),
         quartiles(),
         floored(),
@@ -283,6 +285,7 @@ def test_tables_of_every_kind_convert_with_whole_numbers_too() -> None:
     for table in (
         body,
         {"kind": "uniform", "low_s": 1, "high_s": 2.5},
+        {"kind": "exponential", "mean_s": 900},
         {"kind": "lognormal", "median_s": 36, "sigma": 0},
         {"kind": "quartiles", "q1_s": 31, "q2_s": 36, "q3_s": 46, "floor": True},
         {"kind": "shifted", "floor_s": 1, "body": body},
@@ -309,6 +312,7 @@ def test_a_time_below_zero_unknown_or_endless_is_refused(value: float) -> None:
         "value_s": {"kind": "constant", "value_s": value},
         "low_s": {"kind": "uniform", "low_s": value, "high_s": 1},
         "high_s": {"kind": "uniform", "low_s": 0, "high_s": value},
+        "mean_s": {"kind": "exponential", "mean_s": value},
         "median_s": {"kind": "lognormal", "median_s": value, "sigma": 0.1},
         "q2_s": {"kind": "quartiles", "q1_s": 1, "q2_s": value, "q3_s": 3},
         "floor_s": {"kind": "shifted", "floor_s": value, "body": body},
@@ -404,6 +408,7 @@ def test_the_longest_draw_fits() -> None:
         ("constant:900ms", Constant(value_s=0.9)),
         ("constant:0s", Constant(value_s=0)),
         ("uniform:768s,1152s", Uniform(low_s=768, high_s=1152)),
+        ("exponential:900s", Exponential(mean_s=900)),
         ("uniform: 100us, 1s", Uniform(low_s=0.0001, high_s=1)),
         ("lognormal:36s,0.293", NORMAL),
         ("quartiles:31s,36s,46s", Quartiles(q1_s=31, q2_s=36, q3_s=46)),
@@ -439,6 +444,14 @@ def test_a_literal_that_makes_no_sense_is_refused(text: str, said: str) -> None:
     assert said in str(refusal.value)
 
 
+def test_an_exponential_has_its_mean_and_forgets_how_long_it_has_waited() -> None:
+    drawn_s = Exponential(mean_s=900).draw_s(*cloud())
+
+    assert drawn_s.mean() == pytest.approx(900, rel=0.01)
+    assert (drawn_s > 1_800).mean() == pytest.approx(math.exp(-2), rel=0.02)
+    assert (drawn_s[drawn_s > 900] - 900).mean() == pytest.approx(900, rel=0.02)
+
+
 def test_descriptions_name_the_numbers() -> None:
     assert describe(ONE_SECOND) == "1 s"
     assert describe(NORMAL) == "lognormal, median 36 s, sigma 0.293"
@@ -447,6 +460,7 @@ def test_descriptions_name_the_numbers() -> None:
     assert describe(HELD) == "(1 s), share 0.25 held up to 8 s more"
     assert describe(STEPS) == "table of 4 rows, 2 to 20 s"
     assert "sigma 0.293" in describe(Quartiles(q1_s=31, q2_s=36, q3_s=46))
+    assert describe(Exponential(mean_s=900)) == "exponential, mean 900 s"
     assert describe(Uniform(low_s=768, high_s=1152)) == "uniform 768 to 1,152 s"
 
 
