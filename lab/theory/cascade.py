@@ -70,7 +70,7 @@ def fall(ratio: float, shock_usd: float) -> Cascade:
         price_usd6 = Usd6(round(max(0.005, TOP_USD - drop_usd) * USD))
         known = Conditions(prices_usd6=[price_usd6], tau_s=[[0.0]], gain_share_ppm=[Ppm(1_000_000)])
         gone = []
-        for place in book.proposed(known, call_ppm=1_000_000, restore_ppm=1_000_000):
+        for place in book.proposed(known):
             standing = assess(policy, {ASSET: 0}, known, cash[place], [reports[place]])
             if standing.equity_usd6 < standing.maintenance_usd6:
                 gone.append(place)
@@ -113,7 +113,8 @@ def _accounts(spacing_usd: float) -> tuple[MarginPolicy, Book, list[Reported], l
         participation_ppm=Ppm(1_000_000),
     )
     policy = MarginPolicy(assets=(risk,), buffer=NoBuffer(), gain_age_max_s=600.0)
-    book = Book(policy, {ASSET: 0}, 1, ACCOUNTS)
+    restored = {"call_ppm": Ppm(1_000_000), "restore_ppm": Ppm(1_000_000)}
+    book = Book(policy, {ASSET: 0}, 1, ACCOUNTS, **restored)
     reports, cash, rows = [], [], []
     held = Position(asset=ASSET, qty8=Qty8(UNIT_QTY8), cost_usd6=Usd6(round(TOP_USD * USD)))
     for place in range(ACCOUNTS):
