@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hub.margin.book import Book
+from hub.margin.boxes import WIDTHS
 from hub.margin.buffer import SqrtTimeBuffer
 from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
 from messaging.messages import MarginStatus, Position, StateReported
@@ -266,3 +267,36 @@ def test_an_account_that_has_changed_is_looked_at_though_nothing_else_has() -> N
         change(book)
 
         assert book.proposed(conditions) == [0]
+
+
+def crossing(at: Conditions) -> Book:
+    """Return a book whose long account is just below its call level at these conditions."""
+    held = [Reported(state({"BTC": 100 * ONE}, {"BTC": 10**16}), EMPTY), Reported(EMPTY, EMPTY)]
+    poor = assess(POLICY, PLACES, at, 0, held)
+    cash_usd6 = ratio_up(poor.maintenance_usd6, CALL) - poor.equity_usd6 - 1
+    return booked(held, {}, cash_usd6, MarginStatus.OPEN)
+
+
+@pytest.mark.parametrize("age_s", [130.0, 400.0, 1_500.0, 20_000.0])
+def test_age_alone_brings_an_account_back_to_a_look(age_s: float) -> None:
+    young = Conditions(
+        prices_usd6=(100 * USD, USD), tau_s=((100.0,) * 2,) * 2, gain_share_ppm=(0, 0)
+    )
+    old = msgspec.structs.replace(young, tau_s=((age_s,) * 2,) * 2)
+    book = crossing(old)
+
+    assert book.proposed(young) == []
+    assert book.proposed(old) == [0]
+
+
+@pytest.mark.parametrize("width", WIDTHS[:3].tolist())
+def test_an_account_that_changes_away_from_a_boxs_middle_is_looked_at_in_time(width: float) -> None:
+    """From one end of the box to the other is twice its width."""
+    middle, end = corner(0.7 * width, -1)
+    start = msgspec.structs.replace(middle, prices_usd6=(round(100 * USD * (1 + 0.7 * width)), USD))
+    book = crossing(end)
+    book.proposed(middle)
+    book.set_code(0, MarginStatus.OPEN, busy=False, done=False)
+
+    assert book.proposed(start) == []
+    assert book.proposed(end) == [0]
