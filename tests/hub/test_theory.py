@@ -125,11 +125,17 @@ def test_first_passage_is_what_the_bridge_finds_between_sparse_prints(
     assert abs(1 - passage.touched(motion, distance, years) - missed.mean()) < 4.5 * error
 
 
-def test_the_bridge_formula_is_the_one_used_there() -> None:
-    assert passage.touched_between(0.8, 0.01, 0.02, GAP) == pytest.approx(
-        math.exp(-2 * 0.01 * 0.02 / (0.64 * GAP))
-    )
-    assert passage.touched_between(0.8, 0.0, 0.02, GAP) == 1.0
+def test_the_bridge_is_the_share_of_paths_that_come_by_reflection() -> None:
+    x, y, variance = 0.0010, 0.0006, 0.64 * GAP
+
+    def density(move: float) -> float:
+        return math.exp(-(move**2) / (2 * variance))
+
+    # Those that touched and ended at y are as many as those that ended at -y.
+    found = passage.touched_between(0.8, x, y, GAP)
+    assert found == pytest.approx(density(x + y) / density(x - y), rel=1e-9)
+    assert 0.3 < found < 0.4
+    assert passage.touched_between(0.8, 0.0, y, GAP) == 1.0
 
 
 def test_without_drift_first_passage_is_twice_the_end() -> None:
