@@ -335,6 +335,17 @@ def test_poisson_prints_by_recursion_give_the_closed_form(side: int) -> None:
     assert errors[1] == pytest.approx(errors[0] / 4, rel=0.1)  # the trapezoidal rule
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_the_recursion_converges_as_the_trapezoidal_rule_does(side: int) -> None:
+    prints = Prints(GAP, False, 20)
+    means = []
+    for per_step in (8, 16, 32):
+        beyond = walk.overshoot(DRIFTING, side, prints, per_step=per_step)
+        means.append(float(beyond.distance @ beyond.weight))
+
+    assert (means[0] - means[1]) / (means[1] - means[2]) == pytest.approx(4, rel=0.05)
+
+
 def test_dense_poisson_prints_are_a_continuous_oracle() -> None:
     for side in SIDES:
         held, delay = position(side), Delay(TAU)
