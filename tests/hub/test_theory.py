@@ -125,11 +125,17 @@ def test_first_passage_is_what_the_bridge_finds_between_sparse_prints(
     assert abs(1 - passage.touched(motion, distance, years) - missed.mean()) < 4.5 * error
 
 
-def test_the_bridge_formula_is_the_one_used_there() -> None:
-    assert passage.touched_between(0.8, 0.01, 0.02, GAP) == pytest.approx(
-        math.exp(-2 * 0.01 * 0.02 / (0.64 * GAP))
-    )
-    assert passage.touched_between(0.8, 0.0, 0.02, GAP) == 1.0
+def test_the_bridge_is_the_share_of_paths_that_come_by_reflection() -> None:
+    x, y, variance = 0.0010, 0.0006, 0.64 * GAP
+
+    def density(move: float) -> float:
+        return math.exp(-(move**2) / (2 * variance))
+
+    # Those that touched and ended at y are as many as those that ended at -y.
+    found = passage.touched_between(0.8, x, y, GAP)
+    assert found == pytest.approx(density(x + y) / density(x - y), rel=1e-9)
+    assert 0.3 < found < 0.4
+    assert passage.touched_between(0.8, 0.0, y, GAP) == 1.0
 
 
 def test_without_drift_first_passage_is_twice_the_end() -> None:
@@ -327,6 +333,17 @@ def test_poisson_prints_by_recursion_give_the_closed_form(side: int) -> None:
 
     assert errors[1] < 5e-4
     assert errors[1] == pytest.approx(errors[0] / 4, rel=0.1)  # the trapezoidal rule
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_recursion_converges_as_the_trapezoidal_rule_does(side: int) -> None:
+    prints = Prints(GAP, False, 20)
+    means = []
+    for per_step in (8, 16, 32):
+        beyond = walk.overshoot(DRIFTING, side, prints, per_step=per_step)
+        means.append(float(beyond.distance @ beyond.weight))
+
+    assert (means[0] - means[1]) / (means[1] - means[2]) == pytest.approx(4, rel=0.05)
 
 
 def test_dense_poisson_prints_are_a_continuous_oracle() -> None:
