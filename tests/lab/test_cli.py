@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.lab.shell import ROOT, omnimargin
+
 SMALL = (
     "run",
     str(ROOT / "scenarios" / "march_2020.toml"),
@@ -42,13 +43,6 @@ KEYS = {
 
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "lab", *words]
-
-
-def omnimargin(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*words), capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == expect, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def refused(*words: str) -> str:

@@ -1,10 +1,9 @@
 """The forged release: what each defence is worth, and that the figures are the run's own."""
 
 import json
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import msgspec
 import pytest
@@ -14,6 +13,7 @@ from lab.incident.plan import Defences, Plan, check, rows
 from lab.summary import usd
 from messaging.errors import InputRefused
 from messaging.units import USD
+from tests.lab.shell import omnimargin
 
 ROOT = Path(__file__).parent.parent.parent
 PLAN = Plan()
@@ -142,9 +142,8 @@ def test_a_plan_that_cannot_be_meant_is_refused(changed: dict[str, float], said:
     assert said in str(refused.value)
 
 
-def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, "-m", "lab", "incident", *arguments]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+def command(*arguments: str) -> CompletedProcess[str]:
+    return omnimargin("incident", *arguments, expect=None)
 
 
 def test_bad_input_gets_one_line_and_code_2() -> None:

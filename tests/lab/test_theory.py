@@ -2,9 +2,8 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import msgspec
 import numpy as np
@@ -16,6 +15,7 @@ from lab.theory.combinations import COMBINATIONS
 from lab.theory.plan import PRINTS, Plan, understand
 from messaging.drivers.virtual import VirtualDriver
 from messaging.errors import InputRefused
+from tests.lab.shell import omnimargin
 
 ROOT = Path(__file__).parent.parent.parent
 JUMPY = Plan(
@@ -222,9 +222,8 @@ def test_a_shock_without_room_is_refused(shock_usd: float) -> None:
         cascade.fall(0.5, shock_usd)
 
 
-def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, "-m", "lab", "theory", *arguments]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+def command(*arguments: str) -> CompletedProcess[str]:
+    return omnimargin("theory", *arguments, expect=None)
 
 
 def test_the_command_prints_figures_and_json_the_same_ones() -> None:

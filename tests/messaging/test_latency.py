@@ -270,7 +270,7 @@ def test_quantiles_of_choices_come_from_a_grid() -> None:
     assert quantile_us(rare, 0.999) == pytest.approx(0.9 * 86_400e6, rel=0.01)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(latency=nested(st.builds(Constant, value_s=times)), q=st.floats(0.001, 0.999))
 def test_a_quantile_splits_independent_draws_in_its_ratio(latency: Latency, q: float) -> None:
     drawn_us = latency.sample_us(*cloud())
