@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from messaging.channel import Inbox
 from messaging.codec import encode_event, encode_frame
 from messaging.effects import SetTimer
 from messaging.endpoint import Endpoint, Output
@@ -23,6 +22,7 @@ from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost, InputRefused
 from messaging.fingerprint import fingerprint
 from messaging.identity import NO_DIGEST, Link, Retired, Signer, read_entry, read_sealed
+from messaging.inbox import Inbox
 from messaging.lineage import Place
 from messaging.messages import CHANNEL_FAMILIES, Family
 from messaging.node import (

@@ -148,7 +148,7 @@ class People:
     def _wishes(self) -> Iterator[_Wish]:
         for process in self._processes:
             endpoint = process.durable.endpoint
-            if process.ended or endpoint.stopped:
+            if process.ended or endpoint.lives.stopped:
                 continue
             for (peer, family), inbox in endpoint.inboxes.items():
                 for place in inbox.poison:

@@ -171,7 +171,7 @@ class Trial:
 
     def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
-        if endpoint.lost:
+        if endpoint.lives.lost:
             self._approve(
                 endpoint, int(max(0.0, self._approvals.uniform(-1.0, 2.0)) * self._patience_us)
             )
@@ -192,7 +192,7 @@ class Trial:
         """Let the operator say, some time from now, that a spoke may come back (P24)."""
         at_us = Micros(self.driver.now_us + after_us)
         message = RebuildApproved(
-            spoke=endpoint.name, spoke_epoch=spoke_epoch_of(endpoint.node_epoch)
+            spoke=endpoint.name, spoke_epoch=spoke_epoch_of(endpoint.lives.node_epoch)
         )
         self._approved += 1
         head = (OPERATOR, HUB, Family.CONTROL, self._approved, 0, at_us, NO_HEIGHT, NO_HEIGHT)
@@ -249,7 +249,7 @@ class Trial:
                 self._people.healed = True
             self.driver.rouse()
             for endpoint in self.endpoints():
-                if endpoint.lost:
+                if endpoint.lives.lost:
                     self._approve(endpoint, 0)
             drain_us = int(drain_s(self.options) * SECOND_US)
             self._phase(Micros(self._until_us - drain_us), until_event)

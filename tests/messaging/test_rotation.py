@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from lab.monitor.books import Books
 from lab.monitor.reader import Reader
 from lab.stack.journals import endpoint_of
-from messaging.channel import Outbox
 from messaging.codec import decode_frame, encode_frame
 from messaging.drivers.intake import Stream
 from messaging.durable import Durable
@@ -36,6 +35,7 @@ from messaging.link_control import KeyRotated
 from messaging.memory import MemoryStore
 from messaging.messages import CHANNEL_FAMILIES, Family, HaltReason, OrderPlaced, Watermark
 from messaging.node import Contradicted, Event
+from messaging.outbox import Outbox
 from messaging.store import Row
 from messaging.topics import channel_topic, routes, topic_of
 from messaging.units import HUB, TRADERS, AccountId, Asset, Height, Micros, NodeId, Ppm, Qty8
@@ -286,7 +286,7 @@ def test_new_keys_on_both_sides_at_once_come_into_force_though_no_word_of_it_com
         node.leave()
     pair.talk(20)
     for node in (pair.base, pair.hub):
-        assert not node.durable.endpoint.unsynced
+        assert not node.durable.endpoint.lives.unsynced
         assert not any(one.unacked for one in node.durable.endpoint.outboxes.values())
 
 

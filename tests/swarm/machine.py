@@ -352,8 +352,8 @@ class Game(RuleBasedStateMachine):
     def approve(self) -> None:
         """Let the operator say that whoever was rebuilt may come back."""
         for endpoint in self.endpoints():
-            if endpoint.lost:
-                epoch = spoke_epoch_of(endpoint.node_epoch)
+            if endpoint.lives.lost:
+                epoch = spoke_epoch_of(endpoint.lives.node_epoch)
                 message = RebuildApproved(spoke=endpoint.name, spoke_epoch=epoch)
                 self.tell(OPERATOR, HUB, Family.CONTROL, message)
         self.run(0)
