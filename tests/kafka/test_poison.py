@@ -22,8 +22,8 @@ from lab.stack.plan import KEYS
 from lab.stack.topics import create_topics, topic_names
 from messaging.codec import encode_frame
 from messaging.drivers.client import Connection
-from messaging.durable import AT, ORDER
 from messaging.envelope import NO_HEIGHT, Envelope
+from messaging.headers import AT, ORDER
 from messaging.identity import NO_DIGEST, Sealed, Signer, domain_of, read_signer
 from messaging.identity import SEALED_BYTES_MAX as KEPT_MAX
 from messaging.link_control import Acknowledged

@@ -70,7 +70,7 @@ class Node:
             try:
                 frame = self.read(sealed, data, ROUTE)
             except FramePoisoned as poison:
-                self.durable.poison(Micros(self.now), poison.event)
+                self.durable.poison(Micros(self.now), poison.event, sealed.link())
             else:
                 self.durable.take(Micros(self.now), frame, data, sealed.link())
 

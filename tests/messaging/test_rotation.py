@@ -236,7 +236,7 @@ def test_what_came_under_the_old_key_ahead_of_the_new_one_never_counts() -> None
     assert pair.hub.heard == [1]
     assert not pair.hub.hear(two)
     assert pair.hub.heard == [1, 2]
-    assert not pair.hub.durable._memory.accused  # the thief has convicted nobody
+    assert not pair.hub.durable._memory.heard.accused  # the thief has convicted nobody
 
 
 def test_an_old_key_begins_no_version_and_convicts_nobody() -> None:
@@ -252,7 +252,7 @@ def test_an_old_key_begins_no_version_and_convicts_nobody() -> None:
     assert "no old key" in pair.hub.hear(THIEF.seal(encode_frame(later), NO_DIGEST)[0])
     assert not pair.hub.hear(forged(first, THIEF, 666))  # a repeat, for all that it says
     assert pair.hub.heard == [1]
-    assert not pair.hub.durable._memory.accused
+    assert not pair.hub.durable._memory.heard.accused
 
 
 def test_frames_outside_the_row_follow_the_newest_key_that_the_other_end_knows() -> None:
@@ -348,7 +348,7 @@ def test_two_frames_of_one_place_convict_under_the_key_in_force_there_alone() ->
             proof(Contradicted(BASE, first, second), verifier, keys)
     pair.hub.hear(behind)
     pair.hub.hear(lie)
-    assert pair.hub.durable._memory.accused == {BASE: None}
+    assert pair.hub.durable._memory.heard.accused == {BASE: None}
 
 
 # --- crashes ----------------------------------------------------------------------------
