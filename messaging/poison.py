@@ -128,7 +128,7 @@ class FramePoisoned(FrameRefused):
         self.event = event
 
 
-class _Head(msgspec.Struct, frozen=True, array_like=True, tag="frame.2"):
+class _Head(msgspec.Struct, frozen=True, array_like=True, tag=Envelope.__struct_config__.tag):
     """A frame as far as its place can be told whatever its message is; see `Envelope`."""
 
     sender: NodeName
