@@ -21,11 +21,10 @@ from messaging.heard import Heard
 from messaging.identity import NO_DIGEST, Link, Retired, Signer, read_entry, read_sealed
 from messaging.inbox import Inbox
 from messaging.lineage import Place
-from messaging.messages import CHANNEL_FAMILIES, Family
+from messaging.messages import CHANNEL_FAMILIES
 from messaging.node import (
     Contradicted,
     Event,
-    KeyRevoked,
     Poisoned,
     Rebuilt,
     Restarted,
@@ -33,6 +32,7 @@ from messaging.node import (
     Stream,
     TimerFired,
 )
+from messaging.operator_orders import OperatorOrdered, PeerNamed, Verb
 from messaging.poison import FramePoisoned, Reader, read_frame
 from messaging.rebuilding import ChannelRebuilt
 from messaging.rotation import FIRST_KEY
@@ -192,12 +192,6 @@ class Durable:
         self._handle(now_us, event, None)
         return event
 
-    def revoke(self, now_us: Micros, peer: NodeId) -> None:
-        """Accept nothing more that a spoke signs, under any of its keys; for the hub (P68)."""
-        event = KeyRevoked(peer)
-        self._journal(now_us, encode_event(event))
-        self._handle(now_us, event, None)
-
     def later_keys(self) -> Iterable[tuple[NodeId, bytes]]:
         """Yield the public keys that peers have gone over to."""
         for (peer, _), inbox in self.endpoint.inboxes.items():
@@ -233,7 +227,7 @@ class Durable:
             return
         self._journal(now_us, data)
         self._handle(now_us, frame, link)
-        if frame.family is Family.CONTROL and self.endpoint.again is not None:
+        if type(frame.message) is OperatorOrdered and self.endpoint.again is not None:
             self._take_again(now_us, self.endpoint.again)
 
     def poison(self, now_us: Micros, event: Poisoned, link: Link) -> None:
@@ -350,15 +344,16 @@ class Durable:
             memory.heard.go_on_from(event.streams)
         elif type(event) is Contradicted:
             memory.heard.accused[event.peer] = None
-        elif type(event) is KeyRevoked:
-            memory.heard.revoked[event.peer] = None
         elif type(event) is Envelope:
             memory.heard.note(event, link, self._inbox_of(event), memory.place)
         self._carry(memory.endpoint.handle(now_us, event), DELIVERY)
-        if type(event) is Envelope and event.family is Family.CONTROL:
-            resumed = memory.endpoint.resumed
-            if resumed is not None:
-                memory.heard.trust_again(memory.endpoint.name, resumed)
+        if type(event) is Envelope and type(event.message) is OperatorOrdered:
+            order = memory.endpoint.done
+            if order is not None and type(order.target) is PeerNamed:
+                if order.verb is Verb.REVOKE:
+                    memory.heard.revoked[order.target.peer] = None
+                else:
+                    memory.heard.trust_again(memory.endpoint.name, order.target.peer)
 
     def _inbox_of(self, frame: Envelope) -> Inbox | None:
         return self._memory.endpoint.inboxes.get((frame.sender, frame.family))

@@ -34,7 +34,7 @@ from messaging.node import (
     Rotated,
     TimerFired,
 )
-from messaging.operator_orders import FrameNamed, OperatorOrdered, PeerNamed, Verb
+from messaging.operator_orders import FrameNamed, OperatorOrdered, Verb
 from messaging.outbox import Outbox
 from messaging.rotation import claim
 from messaging.units import Micros, NodeId
@@ -54,7 +54,7 @@ class Endpoint:
         rekeyed: nodes that have gone over to another key on some channel, this one included.
         orders: what operators have ordered here (P70).
         again: a kept frame that the last order wants decoded again, if it does.
-        resumed: the peer that it wants trusted again, if it does.
+        done: the last order, if the node has carried it out.
     """
 
     def __init__(self, node: Node, peers: Mapping[NodeId, ChannelPolicy]) -> None:
@@ -74,7 +74,7 @@ class Endpoint:
         self.rekeyed: dict[NodeId, None] = {}
         self.orders = Approvals()
         self.again: Poisoned | None = None
-        self.resumed: NodeId | None = None
+        self.done: OperatorOrdered | None = None
         self.observers: list[Observer] = []
 
     def __getstate__(self) -> dict[str, object]:
@@ -152,7 +152,7 @@ class Endpoint:
 
     def _ordered(self, now_us: Micros, order: OperatorOrdered, operator: NodeId) -> list[Output]:
         """Carry an order out once enough operators have given it, or say why not (P70)."""
-        self.again = self.resumed = None
+        self.again = self.done = None
         operators = self.orders.take(order, operator, now_us)
         if operators is None:
             return []
@@ -169,8 +169,8 @@ class Endpoint:
             return told + self._hand_on(now_us, passed)
         self.orders.close(order, operators, now_us, "")
         out = self._let_node(now_us, Approved(order, operators))
-        if type(order.target) is PeerNamed and not self.orders.outcomes[-1].why:
-            self.resumed = order.target.peer
+        if not self.orders.outcomes[-1].why:
+            self.done = order
         return out
 
     def _wrong_frame(self, verb: Verb, target: FrameNamed) -> str:

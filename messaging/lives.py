@@ -44,7 +44,7 @@ class Lives:
         node_epoch: which of the node's lives this is.
         unsynced: channels whose other end has not yet said that our state is whole (P19).
         lost: those of them of which we know nothing, for this node was rebuilt (P61).
-        readmitted: peers that were rebuilt and may come back, each in this epoch (P24).
+        readmitted: peers that may come back in an epoch that they were rebuilt in (P24).
         stopped: why the node may not go on, if so; it answers nothing any more.
     """
 
@@ -52,7 +52,7 @@ class Lives:
         self.node_epoch = 1
         self.unsynced: dict[ChannelKey, None] = {}
         self.lost: dict[ChannelKey, None] = {}
-        self.readmitted: dict[NodeId, int] = {}
+        self.readmitted: dict[tuple[NodeId, int], None] = {}
         self.stopped = ""
         self._nonce = b""
         self._accepted: dict[ChannelKey, RebuildAccepted] = {}
@@ -70,7 +70,7 @@ class Lives:
 
     def readmit(self, peer: NodeId, spoke_epoch: int) -> None:
         """Let a rebuilt peer come back in an epoch, for people have said that it may (P24)."""
-        self.readmitted[peer] = max(self.readmitted.get(peer, 0), spoke_epoch)
+        self.readmitted[peer, spoke_epoch] = None
 
     def question(self, key: ChannelKey, outbox: Outbox) -> ResyncAsked:
         """Return what the other end of a channel is asked about this life."""
@@ -119,7 +119,7 @@ class Lives:
                 known, nonce=nonce, head_epoch=head_epoch, head_seq=head_seq
             )
             return Step(self._accepted[key], synced=key in self.unsynced)
-        if self.readmitted.get(key[0]) != spoke_epoch:
+        if (key[0], spoke_epoch) not in self.readmitted:
             return Step()  # it asks again
         heard, said = inbox.cursor, outbox.begin_anew()
         accepted = self._accepted[key] = RebuildAccepted(

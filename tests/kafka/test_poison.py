@@ -37,8 +37,7 @@ from messaging.messages import (
     PricePublished,
 )
 from messaging.operator_orders import OperatorOrdered, PeerNamed, Verb
-from messaging.rebuilding import RebuildApproved
-from messaging.topics import HALT_TOPIC, LINK_TOPIC, OPERATOR_TOPIC, Route, dead_letters, routes
+from messaging.topics import HALT_TOPIC, LINK_TOPIC, Route, dead_letters, routes
 from messaging.units import (
     HUB,
     OPERATORS,
@@ -94,8 +93,6 @@ def harmful(route: Route) -> Message:
         target = PeerNamed(peer=BASE)
         order_id = bytes(8)
         return OperatorOrdered(order_id=order_id, verb=Verb.RESUME, target=target, reason="forged")
-    if route.topic == OPERATOR_TOPIC:
-        return RebuildApproved(spoke=BASE, spoke_epoch=2)
     if route.topic == LINK_TOPIC:
         return LinkChanged(source=BASE, target=HUB, latency="constant:900s")
     if route.family is Family.ORDER:

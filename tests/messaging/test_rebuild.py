@@ -92,6 +92,14 @@ def test_an_approval_of_another_epoch_lets_nobody_in() -> None:
     assert found.ends[EAST].lives.lost
 
 
+def test_an_approval_by_mistake_of_a_far_epoch_locks_nobody_out() -> None:
+    found = room()
+    approve(found, 22)
+    approve(found, 2)
+    found.settle(forget(found, 2))
+    assert not found.ends[EAST].lives.lost
+
+
 def test_a_second_process_of_the_epoch_stops_once_something_of_it_was_heard() -> None:
     found = room()
     approve(found)

@@ -16,7 +16,7 @@ from messaging.drivers.intake import Stream
 from messaging.durable import Durable
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
-from messaging.envelope import Envelope
+from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.errors import FrameRefused, InputRefused
 from messaging.identity import (
     NO_DIGEST,
@@ -35,10 +35,22 @@ from messaging.link_control import KeyRotated
 from messaging.memory import MemoryStore
 from messaging.messages import CHANNEL_FAMILIES, Family, HaltReason, OrderPlaced, Watermark
 from messaging.node import Contradicted, Event
+from messaging.operator_orders import OperatorOrdered, PeerNamed, Verb
 from messaging.outbox import Outbox
 from messaging.store import Row
 from messaging.topics import channel_topic, routes, topic_of
-from messaging.units import HUB, TRADERS, AccountId, Asset, Height, Micros, NodeId, Ppm, Qty8
+from messaging.units import (
+    HUB,
+    OPERATORS,
+    TRADERS,
+    AccountId,
+    Asset,
+    Height,
+    Micros,
+    NodeId,
+    Ppm,
+    Qty8,
+)
 from messaging.witness import proof
 from tests.lab.test_monitor_books import TERMS
 from tests.messaging.seals import DOMAIN
@@ -430,7 +442,14 @@ def test_a_revoked_key_halts_the_spoke_and_is_heard_no_more_also_after_a_restart
     store = MemoryStore()
     signer = Signer(DOMAIN, bytes(32))
     hub = Durable(endpoint_of(small(), HUB), store, signer)
-    hub.revoke(Micros(5), BASE)
+    order = OperatorOrdered(
+        order_id=bytes(8), verb=Verb.REVOKE, target=PeerNamed(peer=BASE), reason="a test"
+    )
+    for operator in OPERATORS[:2]:
+        assert not hub.endpoint.orders.ended, "one is not enough"
+        head = (operator, HUB, Family.CONTROL, 0, 0, Micros(5), NO_HEIGHT, NO_HEIGHT)
+        data, digest = OLD.seal(encode_frame(Envelope(*head, order)), NO_DIGEST)
+        hub.take(Micros(5), Envelope(*head, order), data, Link(NO_DIGEST, digest))
     rows = hub.commit({}, 0)
     halts = [decode_frame(sealed_of(row.data).frame).message for row in rows]
     assert [getattr(one, "reason", None) for one in halts] == [HaltReason.KEY_REVOKED]
