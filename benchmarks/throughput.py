@@ -33,8 +33,9 @@ from messaging.drivers import client
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
 from messaging.drivers.kafka import KafkaNode
-from messaging.durable import AT, ORDER, Durable
+from messaging.durable import Durable
 from messaging.envelope import Envelope
+from messaging.headers import AT, ORDER
 from messaging.identity import NO_DIGEST, domain_of, read_signer, read_verifier, write_keys
 from messaging.messages import ReservationRequested
 from messaging.node import Event

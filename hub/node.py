@@ -29,14 +29,13 @@ from messaging.node import (
     Approved,
     Contradicted,
     Event,
-    KeyRevoked,
     PassedOver,
     Rejoined,
     Restarted,
     Rotated,
     TimerFired,
 )
-from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed, RebuildApproved
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed
 from messaging.units import AccountId, Micros, Usd6
 
 BLOCK = "block"
@@ -91,8 +90,6 @@ class Hub:
             return ()
         if type(event) is Approved:
             return operators.carry_out(hub, event)
-        if type(event) is KeyRevoked:
-            return credit.halt(hub.zone_of[event.peer], HaltReason.KEY_REVOKED)
         if type(event) is Rejoined:
             return rebuild.rejoined(hub, hub.zone_of[event.peer], event)
         assert type(event) is Envelope
@@ -105,8 +102,6 @@ class Hub:
             return ()
         if type(message) is HaltOrdered:
             return self._halted(event, message)
-        if type(message) is RebuildApproved:
-            return rebuild.approve(hub, message.spoke, message.spoke_epoch)
         zone = hub.zone_of[event.sender]
         effects = self._decide(zone, event, now_us)
         return effects + self._advance(zone, event, now_us)

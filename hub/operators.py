@@ -1,25 +1,27 @@
-"""What operators may order the hub to do: write off, let out of quarantine, resume (P40, P62, P66).
+"""What operators may order the hub to do about credit and about spokes (P24, P40, P62, P66, P68).
 
 Each order comes here once, given by as many as it takes (P70). One that cannot be carried out
 changes nothing and says what was expected and found.
 """
 
-from hub import credit
+from hub import credit, rebuild
 from hub.reservation import Reservation
 from hub.state import HubState
 from hub.zone import Zone
 from messaging.effects import Effect, Refused, Send
-from messaging.messages import ClosureAcknowledged, Family, SpokeResumed
+from messaging.messages import ClosureAcknowledged, Family, HaltReason, SpokeResumed
 from messaging.node import Approved
-from messaging.operator_orders import PeerNamed, ReservationNamed, Verb
+from messaging.operator_orders import EpochNamed, PeerNamed, ReservationNamed, Verb
 from messaging.units import NodeId, ReservationId
 
 
 def carry_out(hub: HubState, approved: Approved) -> list[Effect]:
     """Do what operators have ordered, or say why not."""
     order, target = approved.order, approved.order.target
+    if type(target) is EpochNamed:
+        return rebuild.approve(hub, target.spoke, target.spoke_epoch)
     if type(target) is PeerNamed:
-        return _resume(hub, target.peer)
+        return _about(hub, order.verb, target.peer)
     assert type(target) is ReservationNamed
     known = hub.reservations.get(ReservationId(target.rid))
     if known is None or not known.open:
@@ -61,20 +63,27 @@ def _not_releasable(zone: Zone, known: Reservation) -> str:
     return ""
 
 
-def _resume(hub: HubState, name: NodeId) -> list[Effect]:
+def _about(hub: HubState, verb: Verb, name: NodeId) -> list[Effect]:
+    zone = hub.zone_of.get(name)
+    if zone is None:
+        return [Refused(f"expected one of {', '.join(hub.zone_of)}, found {name}")]
+    if verb is Verb.REVOKE:
+        return credit.halt(zone, HaltReason.KEY_REVOKED)
+    assert verb is Verb.RESUME
+    return _resume(zone)
+
+
+def _resume(zone: Zone) -> list[Effect]:
     """Trust a halted spoke again, and tell it so.
 
     It also ends a freeze that no digest can: there is none of reports and liquidations (P71).
     """
-    zone = hub.zone_of.get(name)
-    if zone is None:
-        return [Refused(f"expected one of {', '.join(hub.zone_of)}, found {name}")]
     beyond = [family for family in zone.frozen if family is not Family.RESERVATION]
     if zone.halted is None and not beyond:
-        return [Refused(f"expected a spoke that is halted, found {name} trusted")]
+        return [Refused(f"expected a spoke that is halted, found {zone.name} trusted")]
     for family in beyond:
         del zone.frozen[family]
     if zone.halted is None:
         return []
     zone.halted = None
-    return [Send(name, Family.RESERVATION, SpokeResumed(spoke=name))]
+    return [Send(zone.name, Family.RESERVATION, SpokeResumed(spoke=zone.name))]

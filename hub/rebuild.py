@@ -9,7 +9,7 @@ from hub import credit, rollback
 from hub.reservation import Reservation
 from hub.state import HubState
 from hub.zone import Zone
-from messaging.effects import Effect, Readmit, Send
+from messaging.effects import Effect, Readmit, Refused, Send
 from messaging.messages import ChainReorganised, Family, MarginSet
 from messaging.node import Rejoined
 from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed
@@ -19,8 +19,11 @@ from messaging.units import Height, Micros, NodeId
 def approve(hub: HubState, spoke: NodeId, spoke_epoch: int) -> list[Effect]:
     """Let a spoke come back in a later epoch, for people have said that it may (P24)."""
     zone = hub.zone_of.get(spoke)
-    if zone is None or spoke_epoch <= max(zone.epochs.values()):
-        return []
+    if zone is None:
+        return [Refused(f"expected one of {', '.join(hub.zone_of)}, found {spoke}")]
+    known = max(zone.epochs.values())
+    if spoke_epoch <= known:
+        return [Refused(f"expected an epoch of {spoke} after {known:,}, found {spoke_epoch:,}")]
     return [Readmit(spoke, spoke_epoch)]
 
 

@@ -141,9 +141,9 @@ class Checker:
             return
         if isinstance(node, Spoke):
             self._spoke_us[node.name] = now_us
-            if endpoint.unsynced:
+            if endpoint.lives.unsynced:
                 self._fills_before[node.name] = Fills(node)
-        if endpoint.unsynced:
+        if endpoint.lives.unsynced:
             if isinstance(node, Hub):
                 self._hear(event)
             return
@@ -168,7 +168,9 @@ class Checker:
         Those hear it already, while what it is going to be followed as is not settled yet.
         """
         return any(
-            endpoint.node is not self._watched[name] and endpoint.observers and not endpoint.stopped
+            endpoint.node is not self._watched[name]
+            and endpoint.observers
+            and not endpoint.lives.stopped
             for endpoint in self._restored.get(name, ())  # one that has died is observed no more
         )
 

@@ -5,30 +5,26 @@ and sent again as the same bytes (P14). Rules P64 and P87 to P97 of docs/protoco
 """
 
 import heapq
-import pickle
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from hashlib import blake2b, sha256
-from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
-from messaging.channel import Inbox
+from messaging.chain import Chain
 from messaging.codec import encode_event, encode_frame
 from messaging.effects import SetTimer
 from messaging.endpoint import Endpoint, Output
 from messaging.envelope import Envelope
-from messaging.errors import FrameRefused, InputLost, InputRefused
+from messaging.errors import FrameRefused, InputRefused
 from messaging.fingerprint import fingerprint
+from messaging.headers import DELIVERY, ORDER, TIMER, TRACE, trace_of
+from messaging.heard import Heard
 from messaging.identity import NO_DIGEST, Link, Retired, Signer, read_entry, read_sealed
+from messaging.inbox import Inbox
 from messaging.lineage import Place
-from messaging.messages import CHANNEL_FAMILIES, Family
+from messaging.messages import CHANNEL_FAMILIES
 from messaging.node import (
     Contradicted,
     Event,
-    KeyRevoked,
     Poisoned,
     Rebuilt,
     Restarted,
@@ -36,46 +32,16 @@ from messaging.node import (
     Stream,
     TimerFired,
 )
+from messaging.operator_orders import OperatorOrdered, PeerNamed, Verb
 from messaging.poison import FramePoisoned, Reader, read_frame
 from messaging.rebuilding import ChannelRebuilt
 from messaging.rotation import FIRST_KEY
+from messaging.snapshots import code_of, pack, unpack
 from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
 from messaging.units import Micros, NodeId
-from messaging.witness import Witness, place_of
 
-TIMER, DELIVERY = 0, 1  # what an output came of; in virtual time, timers come first
 SNAPSHOT_EVENTS = 25_000  # a second to fold, at most; pickling more often costs a tenth
-AT, ORDER, TRACE = "at_us", "order", "traceparent"  # headers of a record
-_SUM_BYTES = 16
-
-
-class Chain:
-    """The newest frame of a stream, and digests for the seals of those that may follow.
-
-    That is its own, and of a channel those back to where a reorganisation may begin anew (P21).
-    """
-
-    __slots__ = ("_digests", "newest")
-
-    def __init__(self) -> None:
-        self.newest = Place(1, 0)
-        self._digests: dict[int, bytes] = {}
-
-    def before(self, seq: int) -> bytes:
-        """Return the digest that frame `seq` links to."""
-        return self._digests[seq - 1] if seq > 1 else NO_DIGEST
-
-    def add(self, place: Place, digest: bytes, firm_seq: int) -> None:
-        """Note a frame; none up to `firm_seq` is ever taken back."""
-        digests = self._digests
-        if place.chan_epoch > self.newest.chan_epoch:
-            for seq in [seq for seq in digests if seq >= place.seq]:
-                del digests[seq]
-        digests[place.seq] = digest
-        self.newest = place
-        while (oldest := next(iter(digests))) < min(firm_seq, place.seq):
-            del digests[oldest]
 
 
 class _Memory(msgspec.Struct):
@@ -86,10 +52,7 @@ class _Memory(msgspec.Struct):
     at_us: Micros = Micros(0)
     timers: dict[str, tuple[Micros, int]] = msgspec.field(default_factory=dict)
     chains: dict[str, Chain] = msgspec.field(default_factory=dict)
-    heard: dict[str, int] = msgspec.field(default_factory=dict)
-    witnesses: dict[str, Witness] = msgspec.field(default_factory=dict)
-    accused: dict[NodeId, None] = msgspec.field(default_factory=dict)
-    revoked: dict[NodeId, None] = msgspec.field(default_factory=dict)
+    heard: Heard = msgspec.field(default_factory=Heard)
     frames: int = 0  # ever sent, repeats included
     timers_set: int = 0
 
@@ -130,15 +93,17 @@ class Durable:
         self._number = store.last_number
         self._folding = True
         self._code = code_of(type(endpoint.node).__module__, __name__)
-        memory = _sound(store.snapshot(), self._code)
-        self._memory = memory or _Memory(endpoint)
-        if memory is None:
+        snapshot = store.snapshot()
+        memory = None if snapshot is None else unpack(snapshot, self._code)
+        if isinstance(memory, _Memory):
+            self._memory = memory
+            self._due = [(at_us, n, name) for name, (at_us, n) in memory.timers.items()]
+            heapq.heapify(self._due)
+        else:
+            self._memory = _Memory(endpoint)
             effects = endpoint.start()
             assert all(type(effect) is SetTimer for effect in effects), "a start only sets timers"
             self._carry(effects, TIMER)
-        else:
-            self._due = [(at_us, n, name) for name, (at_us, n) in memory.timers.items()]
-            heapq.heapify(self._due)
         before = self._snapshot_place = self._memory.place
         for entry in store.entries(before):
             event, link = read_entry(entry.event)
@@ -165,7 +130,7 @@ class Durable:
     @property
     def streams(self) -> tuple[Stream, ...]:
         """Return how far each topic that is no channel has been read."""
-        return tuple(Stream(topic, seq) for topic, seq in sorted(self._memory.heard.items()))
+        return self._memory.heard.streams
 
     @property
     def waiting(self) -> int:
@@ -178,13 +143,7 @@ class Durable:
         Raises:
             InputLost: there is a gap before it, and nobody will send again what was there.
         """
-        if not route.ordered:
-            return False
-        expected = self._memory.heard.get(route.topic, 0) + 1
-        if frame.seq > expected:
-            found = f"{frame.seq}: those between are lost"
-            raise InputLost(f"{route.topic}: expected number {expected}, found {found}")
-        return frame.seq < expected
+        return self._memory.heard.is_repeat(route, frame)
 
     def next_timer(self) -> tuple[Micros, int, str] | None:
         """Return the timer that is due first: when, the how-manieth it was set, its name."""
@@ -233,12 +192,6 @@ class Durable:
         self._handle(now_us, event, None)
         return event
 
-    def revoke(self, now_us: Micros, peer: NodeId) -> None:
-        """Accept nothing more that a spoke signs, under any of its keys; for the hub (P68)."""
-        event = KeyRevoked(peer)
-        self._journal(now_us, encode_event(event))
-        self._handle(now_us, event, None)
-
     def later_keys(self) -> Iterable[tuple[NodeId, bytes]]:
         """Yield the public keys that peers have gone over to."""
         for (peer, _), inbox in self.endpoint.inboxes.items():
@@ -251,22 +204,11 @@ class Durable:
         Raises:
             FrameRefused: another key is in force there, or is not known to be yet.
         """
-        endpoint, revoked = self._memory.endpoint, self._memory.revoked
+        endpoint, heard = self._memory.endpoint, self._memory.heard
         sender = frame.sender if type(frame) is Envelope else frame.peer
-        if link.key == FIRST_KEY and sender not in endpoint.rekeyed and not revoked:
+        if link.key == FIRST_KEY and sender not in endpoint.rekeyed and not heard.revoked:
             return  # most frames
-        if sender in revoked:
-            raise FrameRefused(f"expected a key of {sender} that counts, found it revoked")
-        inbox = endpoint.inboxes.get((sender, frame.family))
-        if inbox is None:
-            expected = FIRST_KEY
-        else:
-            place = Place(frame.chan_epoch, frame.seq)
-            expected = inbox.keys.at(place) if frame.seq else inbox.keys.newest
-        if link.key != expected:
-            old = link.key == FIRST_KEY or (inbox is not None and link.key in inbox.keys.later)
-            wanted = "no old key" if old else "a key in force"
-            raise FrameRefused(f"expected {wanted}, found another at number {frame.seq}")
+        heard.admit(frame, link, endpoint.inboxes.get((sender, frame.family)))
 
     def rebuild(self, now_us: Micros, event: Rebuilt) -> None:
         """Begin the journal of a node whose memory is lost; no life begins with it (P61)."""
@@ -279,17 +221,13 @@ class Durable:
 
         `data` is the frame as it came, sealed. It is in the journal with the next commit.
         """
-        witness = self._memory.witnesses.get(topic_of(frame))
-        inbox = None if witness is None else self._counting(frame)
-        if witness is not None and inbox is not None:
-            witness.turn(inbox.keys)
-            place = witness.contradicts(frame, link)
-            if place is not None:
-                self._accuse(now_us, frame.sender, place, data)
-                return
+        place = self._memory.heard.contradicts(frame, link, self._inbox_of(frame))
+        if place is not None:
+            self._accuse(now_us, frame.sender, place, data)
+            return
         self._journal(now_us, data)
         self._handle(now_us, frame, link)
-        if frame.family is Family.CONTROL and self.endpoint.again is not None:
+        if type(frame.message) is OperatorOrdered and self.endpoint.again is not None:
             self._take_again(now_us, self.endpoint.again)
 
     def poison(self, now_us: Micros, event: Poisoned, link: Link) -> None:
@@ -329,7 +267,7 @@ class Durable:
 
     def _accuse(self, now_us: Micros, peer: NodeId, place: int, data: bytes) -> None:
         """Tell the node, once, with both frames: they are evidence (P64)."""
-        if peer in self._memory.accused:
+        if peer in self._memory.heard.accused:
             return
         waiting = place - (self._memory.place - len(self._entries)) - 1
         entry = self._entries[waiting] if waiting >= 0 else next(self._store.entries(place - 1))
@@ -363,8 +301,8 @@ class Durable:
             StoreFailed: it cannot be written.
         """
         assert not self._entries, "a snapshot is of what is committed"
-        state = pickle.dumps(self._memory, protocol=5)
-        self._store.keep(Snapshot(self._memory.place, found, _sum(self._code, state) + state))
+        state = pack(self._memory, self._code)
+        self._store.keep(Snapshot(self._memory.place, found, state))
         self._snapshot_place = self._memory.place
         self._forget()
 
@@ -403,46 +341,22 @@ class Durable:
             return
         if type(event) is Rebuilt:
             memory.timers.clear()  # set for a beginning that was long ago
-            memory.heard.update((one.topic, one.seq) for one in event.streams)
+            memory.heard.go_on_from(event.streams)
         elif type(event) is Contradicted:
-            memory.accused[event.peer] = None
-        elif type(event) is KeyRevoked:
-            memory.revoked[event.peer] = None
+            memory.heard.accused[event.peer] = None
         elif type(event) is Envelope:
-            self._hear(event, link)
+            memory.heard.note(event, link, self._inbox_of(event), memory.place)
         self._carry(memory.endpoint.handle(now_us, event), DELIVERY)
-        if type(event) is Envelope and event.family is Family.CONTROL:
-            self._trust_again(memory.endpoint.resumed)
+        if type(event) is Envelope and type(event.message) is OperatorOrdered:
+            order = memory.endpoint.done
+            if order is not None and type(order.target) is PeerNamed:
+                if order.verb is Verb.REVOKE:
+                    memory.heard.revoked[order.target.peer] = None
+                else:
+                    memory.heard.trust_again(memory.endpoint.name, order.target.peer)
 
-    def _trust_again(self, peer: NodeId | None) -> None:
-        """Go on with a peer from here: what it has contradicted itself in is forgotten (P66)."""
-        if peer is not None:
-            self._memory.accused.pop(peer, None)
-            for family in CHANNEL_FAMILIES:
-                self._memory.witnesses.pop(channel_topic(peer, self.endpoint.name, family), None)
-
-    def _hear(self, frame: Envelope, link: Link | None) -> None:
-        """Remember what a stream has said: its last number, or for a channel its links."""
-        memory, topic = self._memory, topic_of(frame)
-        if frame.family not in CHANNEL_FAMILIES:
-            memory.heard[topic] = max(frame.seq, memory.heard.get(topic, 0))
-        elif link is not None and (inbox := self._counting(frame)) is not None:
-            witness = memory.witnesses.get(topic)
-            if witness is None:
-                witness = memory.witnesses[topic] = Witness()
-            witness.turn(inbox.keys)
-            witness.note(frame, link, memory.place)
-
-    def _counting(self, frame: Envelope) -> Inbox | None:
-        """Return where a frame goes if it is its sender's word: numbered, of the life we follow.
-
-        What an old key has signed may be a thief's: it is no word that anybody is held to.
-        """
-        inbox = self.endpoint.inboxes.get((frame.sender, frame.family))
-        if inbox is None or frame.seq == 0 or not inbox.believes(frame):
-            return None
-        said = inbox.keys.said
-        return inbox if said is None or place_of(frame) > said else None
+    def _inbox_of(self, frame: Envelope) -> Inbox | None:
+        return self._memory.endpoint.inboxes.get((frame.sender, frame.family))
 
     def _carry(self, effects: Sequence[Output], cause: int) -> None:
         """Set timers, and put frames into the outbox."""
@@ -502,67 +416,3 @@ class Durable:
     def _put(self, topic: str, seq: int, headers: Headers, data: bytes) -> None:
         self._number += 1
         self._rows.append(Row(self._number, topic, seq, msgspec.msgpack.encode(headers), data))
-
-
-def trace_of(frame: Envelope) -> bytes:
-    """Return the W3C traceparent of a frame about a liquidation, whose id is the trace's."""
-    liq_id = getattr(frame.message, "liq_id", None)
-    if liq_id is None:
-        return b""
-    span = sha256(f"{frame.sender}/{frame.family}/{frame.seq}".encode()).hexdigest()[:16]
-    return f"00-{liq_id.hex()}-{span}-01".encode()
-
-
-def _sound(snapshot: Snapshot | None, code: bytes) -> _Memory | None:
-    """Return the state in a snapshot, or None if it is damaged or of other code (P88)."""
-    if snapshot is None:
-        return None
-    if _sum(code, snapshot.state[_SUM_BYTES:]) != snapshot.state[:_SUM_BYTES]:
-        return None
-    try:
-        memory = pickle.loads(snapshot.state[_SUM_BYTES:])  # our own file, and its sum is right
-    except (pickle.UnpicklingError, AttributeError, ImportError, TypeError, ValueError, EOFError):
-        return None  # of another version of what the code stands on; the journal has it all
-    if not isinstance(memory, _Memory):
-        return None
-    if snapshot.fingerprint and fingerprint(memory) != snapshot.fingerprint:
-        return None
-    return memory
-
-
-def _sum(code: bytes, data: bytes) -> bytes:
-    return blake2b(data, key=code, digest_size=_SUM_BYTES).digest()
-
-
-@cache
-def code_of(*modules: str) -> bytes:
-    """Return a digest of the sources of these modules' packages: what a fold depends on."""
-    digest = blake2b(digest_size=_SUM_BYTES)
-    for package in sorted({module.partition(".")[0] for module in modules}):
-        for folder in getattr(sys.modules[package], "__path__", ()):
-            for path in sorted(Path(folder).rglob("*.py")):
-                digest.update(path.read_bytes())
-    return digest.digest()
-
-
-class Order(NamedTuple):
-    """Where a frame stands among all that its sender sent.
-
-    Attributes:
-        left_us: when it left; a resend's own time, where the frame has the first one's.
-        cause: TIMER or DELIVERY.
-        number: the how-manieth frame of its sender it is.
-    """
-
-    left_us: Micros
-    cause: int
-    number: int
-
-
-def read_order(headers: Mapping[str, bytes], frame: Envelope) -> Order:
-    """Return what a frame's header says; what is no header of ours, by the frame itself."""
-    try:
-        left_us, cause, number = map(int, headers[ORDER].split(b"."))
-    except (KeyError, ValueError):
-        return Order(frame.sent_us, DELIVERY, 0)
-    return Order(Micros(left_us), cause, number)

@@ -7,22 +7,21 @@ message of a channel once and in order, whatever the network does.
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from msgspec.structs import replace
-
 from messaging.approvals import Approvals
-from messaging.channel import ChannelPolicy, Inbox, Life, Outbox
+from messaging.channel import ChannelPolicy
 from messaging.effects import Effect, Forked, Readmit, Refused, Send, SetTimer
 from messaging.envelope import NO_HEIGHT, Envelope
-from messaging.lineage import NOWHERE, Place
+from messaging.inbox import Inbox
+from messaging.lineage import Place
 from messaging.link_control import (
     Acknowledged,
     KeyRotated,
     RebuildAccepted,
     ResendRequested,
-    ResyncAnswer,
     ResyncAsked,
     ResyncTold,
 )
+from messaging.lives import ChannelKey, Lives, Step
 from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Message
 from messaging.node import (
     Approved,
@@ -31,13 +30,12 @@ from messaging.node import (
     PassedOver,
     Poisoned,
     Rebuilt,
-    Rejoined,
     Restarted,
     Rotated,
     TimerFired,
 )
-from messaging.operator_orders import FrameNamed, OperatorOrdered, PeerNamed, Verb
-from messaging.rebuilding import last_life_before, spoke_epoch_of
+from messaging.operator_orders import FrameNamed, OperatorOrdered, Verb
+from messaging.outbox import Outbox
 from messaging.rotation import claim
 from messaging.units import Micros, NodeId
 
@@ -46,23 +44,17 @@ Observer: TypeAlias = Callable[[Micros, Event, Sequence[Effect]], None]
 
 TEND = "channel"  # the endpoint's own timer; nodes name theirs otherwise
 
-_ChannelKey: TypeAlias = tuple[NodeId, Family]
-
 
 class Endpoint:
     """One node and both ends of each of its channels.
 
     Attributes:
         observers: called after each event that the node has handled, with its wishes.
-        node_epoch: which of the node's lives this is.
+        lives: which of the node's lives this is, and who has accepted it (P19, P61).
         rekeyed: nodes that have gone over to another key on some channel, this one included.
-        unsynced: channels whose other end has not yet said that our state is whole (P19).
-        lost: those of them of which we know nothing, for this node was rebuilt (P61).
-        readmitted: peers that were rebuilt and may come back, each in this epoch (P24).
-        stopped: why the node may not go on, if so; it answers nothing any more.
         orders: what operators have ordered here (P70).
         again: a kept frame that the last order wants decoded again, if it does.
-        resumed: the peer that it wants trusted again, if it does.
+        done: the last order, if the node has carried it out.
     """
 
     def __init__(self, node: Node, peers: Mapping[NodeId, ChannelPolicy]) -> None:
@@ -72,23 +64,17 @@ class Endpoint:
         self._decide = node.handle
         self._policies = peers
         keys = [(peer, family) for peer in peers for family in CHANNEL_FAMILIES]
-        self.inboxes: dict[_ChannelKey, Inbox] = {key: Inbox() for key in keys}
-        self.outboxes: dict[_ChannelKey, Outbox] = {key: Outbox() for key in keys}
-        self._counts: dict[_ChannelKey, int] = {}  # frames sent outside channels
+        self.inboxes: dict[ChannelKey, Inbox] = {key: Inbox() for key in keys}
+        self.outboxes: dict[ChannelKey, Outbox] = {key: Outbox() for key in keys}
+        self._counts: dict[ChannelKey, int] = {}  # frames sent outside channels
         self._tend_us = min((policy.tend_us for policy in peers.values()), default=0)
         self._tending = False
-        self.node_epoch = 1
-        self._nonce = b""
+        self.lives = Lives()
         self._asked_us = Micros(0)
         self.rekeyed: dict[NodeId, None] = {}
-        self.unsynced: dict[_ChannelKey, None] = {}
-        self.lost: dict[_ChannelKey, None] = {}
-        self.readmitted: dict[NodeId, int] = {}
-        self._accepted: dict[_ChannelKey, RebuildAccepted] = {}
-        self.stopped = ""
         self.orders = Approvals()
         self.again: Poisoned | None = None
-        self.resumed: NodeId | None = None
+        self.done: OperatorOrdered | None = None
         self.observers: list[Observer] = []
 
     def __getstate__(self) -> dict[str, object]:
@@ -101,7 +87,7 @@ class Endpoint:
 
     def handle(self, now_us: Micros, event: Event) -> list[Output]:
         """Take an event; return the frames and timers that follow from it."""
-        if self.stopped:
+        if self.lives.stopped:
             return []
         if self.inboxes:
             if type(event) is Envelope:
@@ -116,8 +102,7 @@ class Endpoint:
             elif type(event) is Rotated:
                 return self._rotate(now_us, event)
             elif type(event) is Rebuilt:
-                self.node_epoch = last_life_before(event.spoke_epoch)
-                self.lost = dict.fromkeys(self.outboxes)
+                self.lives.begin_rebuilt(event.spoke_epoch, self.outboxes)
             elif type(event) is TimerFired and event.name == TEND:
                 return self._tend(now_us)
             elif type(event) is Poisoned:
@@ -128,7 +113,7 @@ class Endpoint:
         return self._wrap(now_us, effects) if effects else []
 
     def _receive(
-        self, now_us: Micros, event: Envelope, key: _ChannelKey, inbox: Inbox
+        self, now_us: Micros, event: Envelope, key: ChannelKey, inbox: Inbox
     ) -> list[Output]:
         """Take a frame of a channel; the node sees what is now in order."""
         outbox = self.outboxes[key]
@@ -137,7 +122,7 @@ class Endpoint:
             outbox.acknowledge(Place(event.ack_epoch, event.ack_seq), now_us)
         if event.seq == 0:
             return self._link_control(now_us, event, key)
-        if key in self.lost:
+        if key in self.lives.lost:
             return []
         return self._hand_on(now_us, inbox.receive(event, now_us))
 
@@ -167,7 +152,7 @@ class Endpoint:
 
     def _ordered(self, now_us: Micros, order: OperatorOrdered, operator: NodeId) -> list[Output]:
         """Carry an order out once enough operators have given it, or say why not (P70)."""
-        self.again = self.resumed = None
+        self.again = self.done = None
         operators = self.orders.take(order, operator, now_us)
         if operators is None:
             return []
@@ -184,8 +169,8 @@ class Endpoint:
             return told + self._hand_on(now_us, passed)
         self.orders.close(order, operators, now_us, "")
         out = self._let_node(now_us, Approved(order, operators))
-        if type(order.target) is PeerNamed and not self.orders.outcomes[-1].why:
-            self.resumed = order.target.peer
+        if not self.orders.outcomes[-1].why:
+            self.done = order
         return out
 
     def _wrong_frame(self, verb: Verb, target: FrameNamed) -> str:
@@ -242,11 +227,10 @@ class Endpoint:
             elif type(effect) is Refused:
                 self.orders.amend(effect.why)
             elif type(effect) is Readmit:
-                known = self.readmitted.get(effect.peer, 0)
-                self.readmitted[effect.peer] = max(known, effect.spoke_epoch)
+                self.lives.readmit(effect.peer, effect.spoke_epoch)
             elif type(effect) is Forked:
                 for family in CHANNEL_FAMILIES:
-                    if (effect.to, family) not in self.lost:
+                    if (effect.to, family) not in self.lives.lost:
                         self._put(now_us, self._fork(effect, family), out)
             else:
                 self._put(now_us, effect, out)
@@ -271,7 +255,7 @@ class Endpoint:
         On a channel of which we know nothing it has none: what counts is said once we do.
         """
         key = (effect.to, effect.family)
-        if key in self.lost:
+        if key in self.lives.lost:
             return
         outbox = self.outboxes.get(key)
         if outbox is None:
@@ -291,7 +275,7 @@ class Endpoint:
             effect.height,
             effect.final_height,
             effect.message,
-            self.node_epoch,
+            self.lives.node_epoch,
             chan_epoch,
             ack_epoch,
         )
@@ -300,34 +284,35 @@ class Endpoint:
         if outbox is not None and not self._tending:
             out.append(self._arm(now_us))
 
-    def _link_control(self, now_us: Micros, event: Envelope, key: _ChannelKey) -> list[Output]:
+    def _link_control(self, now_us: Micros, event: Envelope, key: ChannelKey) -> list[Output]:
         """Answer a frame outside the sequence; the node does not see it (P17)."""
         message = event.message
         if type(message) is ResendRequested:
             return list(self.outboxes[key].asked(message.first_seq, message.last_seq))
+        lives, inbox, outbox = self.lives, self.inboxes[key], self.outboxes[key]
         if type(message) is ResyncAsked:
-            if key in self.lost:
-                return []  # it cannot say of anybody's state that it is whole
-            if not message.head_epoch:
-                return self._readmit(now_us, event, message, key)
-            answer = self._examine(event, message, key)
-            return [self._told(now_us, key, message.nonce, answer)]
-        if type(message) is ResyncTold and message.nonce == self._nonce and key in self.unsynced:
-            if message.answer is ResyncAnswer.ACCEPTED:
-                return self._synced(now_us, key)
-            self.stopped = f"{key[0]} says of {key[1]}: {message.answer}"
-        if type(message) is RebuildAccepted and message.nonce == self._nonce and key in self.lost:
-            return self._come_back(now_us, event, message, key)
+            return self._follow(now_us, key, lives.asked(event, message, key, inbox, outbox))
+        if type(message) is ResyncTold:
+            return self._follow(now_us, key, lives.told(message, key))
+        if type(message) is RebuildAccepted:
+            return self._follow(now_us, key, lives.come_back(event, message, key, inbox, outbox))
         return []
+
+    def _follow(self, now_us: Micros, key: ChannelKey, step: Step) -> list[Output]:
+        """Do what follows from a frame about lives."""
+        out: list[Output] = []
+        if step.answer is not None:
+            out.append(self._outside(key, now_us, step.answer))
+        if step.rejoined is not None:
+            out += self._let_node(now_us, step.rejoined)
+        return [*out, *self._synced(now_us, key)] if step.synced else out
 
     def _restart(self, now_us: Micros, event: Restarted) -> list[Output]:
         """Begin a new life: ask the other end of every channel whether our state is whole (P19).
 
         Until it says so its channel gets no new frame, and the node hears nothing of it.
         """
-        self.node_epoch += 1
-        self._nonce = event.nonce
-        self.unsynced = dict.fromkeys(self.outboxes)
+        self.lives.begin(event.nonce, self.outboxes)
         for key, outbox in self.outboxes.items():
             outbox.hold()
             self.inboxes[key].waits = True
@@ -360,127 +345,30 @@ class Endpoint:
 
     def _ask_all(self, now_us: Micros) -> list[Output]:
         self._asked_us = now_us
-        out: list[Output] = []
-        for key in self.unsynced:
-            head = NOWHERE if key in self.lost else self.outboxes[key].head
-            asked = ResyncAsked(nonce=self._nonce, head_epoch=head.chan_epoch, head_seq=head.seq)
-            out.append(self._outside(key, now_us, asked))
-        return out
+        return [
+            self._outside(key, now_us, self.lives.question(key, self.outboxes[key]))
+            for key in self.lives.unsynced
+        ]
 
-    def _examine(self, event: Envelope, asked: ResyncAsked, key: _ChannelKey) -> ResyncAnswer:
-        """Accept a new life of the other end unless it is not the newest, or has lost state (P60).
-
-        One that has lost state is not accepted, so a copy of it that has not may go on.
-        """
-        inbox, outbox, head = (
-            self.inboxes[key],
-            self.outboxes[key],
-            Place(asked.head_epoch, asked.head_seq),
-        )
-        known, epoch = inbox.life, event.node_epoch
-        if inbox.seen > head or Place(event.ack_epoch, event.ack_seq) < outbox.acked:
-            return ResyncAnswer.STATE_LOST
-        if _is_another(known, epoch, asked.nonce):
-            return ResyncAnswer.FENCED
-        inbox.life = Life(epoch, asked.nonce, head)
-        return ResyncAnswer.ACCEPTED
-
-    def _readmit(
-        self, now_us: Micros, event: Envelope, asked: ResyncAsked, key: _ChannelKey
-    ) -> list[Output]:
-        """Let a rebuilt peer begin this channel anew, if people have said that it may (P24, P61).
-
-        It is told the same places until something of its epoch has been heard; then who does not
-        know them has lost what it was told.
-        """
-        inbox, outbox, nonce = self.inboxes[key], self.outboxes[key], asked.nonce
-        life, spoke_epoch = inbox.life, spoke_epoch_of(event.node_epoch)
-        if _is_another(life, event.node_epoch, nonce):
-            return [self._told(now_us, key, nonce, ResyncAnswer.FENCED)]
-        if spoke_epoch == spoke_epoch_of(life.node_epoch):
-            known = self._accepted[key]
-            news = inbox.seen > Place(known.heard_epoch, known.heard_seq)
-            if news or outbox.acked > Place(known.said_epoch, known.said_seq):
-                return [self._told(now_us, key, nonce, ResyncAnswer.STATE_LOST)]
-            inbox.life = Life(event.node_epoch, nonce, life.head)
-            head_epoch, head_seq = outbox.head
-            self._accepted[key] = replace(
-                known, nonce=nonce, head_epoch=head_epoch, head_seq=head_seq
-            )
-            return [self._outside(key, now_us, self._accepted[key]), *self._trusted(now_us, key)]
-        if self.readmitted.get(key[0]) != spoke_epoch:
-            return []  # it asks again
-        heard, said = inbox.cursor, outbox.begin_anew()
-        accepted = self._accepted[key] = RebuildAccepted(
-            nonce=nonce,
-            heard_epoch=heard.chan_epoch,
-            heard_seq=heard.seq,
-            chan_epoch=inbox.begin_anew(Life(event.node_epoch, nonce, heard)),
-            said_epoch=said.chan_epoch,
-            said_seq=said.seq,
-            head_epoch=said.chan_epoch,
-            head_seq=said.seq,
-        )
-        out: list[Output] = [self._outside(key, now_us, accepted)]
-        out += self._rejoin(now_us, Rejoined(*key, spoke_epoch, *said, heard.seq))
-        return [*out, *self._trusted(now_us, key)]
-
-    def _trusted(self, now_us: Micros, key: _ChannelKey) -> list[Output]:
-        """Ask no word on our state of a peer that cannot give one; people have seen to it."""
-        return self._synced(now_us, key) if key in self.unsynced else []
-
-    def _come_back(
-        self, now_us: Micros, event: Envelope, told: RebuildAccepted, key: _ChannelKey
-    ) -> list[Output]:
-        """Go on with a channel from what its other end knows of it (P61)."""
-        heard = Place(told.heard_epoch, told.heard_seq)
-        said = Place(told.said_epoch, told.said_seq)
-        self.outboxes[key].go_to(heard, told.chan_epoch)
-        head = Place(told.head_epoch, told.head_seq)
-        self.inboxes[key].go_to(said, Life(event.node_epoch, b"", head))
-        del self.lost[key]
-        spoke_epoch = spoke_epoch_of(self.node_epoch)
-        out = self._rejoin(now_us, Rejoined(*key, spoke_epoch, *heard, said.seq))
-        return [*out, *self._synced(now_us, key)]
-
-    def _rejoin(self, now_us: Micros, event: Rejoined) -> list[Output]:
-        """Let the node begin a channel anew."""
-        effects = self._decide(now_us, event)
-        self._tell(now_us, event, effects)
-        return self._wrap(now_us, effects)
-
-    def _told(
-        self, now_us: Micros, key: _ChannelKey, nonce: bytes, answer: ResyncAnswer
-    ) -> Envelope:
-        return self._outside(key, now_us, ResyncTold(nonce=nonce, answer=answer))
-
-    def _synced(self, now_us: Micros, key: _ChannelKey) -> list[Output]:
-        """Go on with a channel whose other end knows nothing that we do not.
-
-        Reservations wait for all channels: what one spoke holds, and what an account has lost
-        anywhere, must be known before another gets anything.
-        """
-        del self.unsynced[key]
-        out: list[Output] = list(self.outboxes[key].let_go(now_us, self.node_epoch))
-        ready = [] if key[1] is Family.RESERVATION else [key]
-        if not self.unsynced:
-            ready += [one for one in self.inboxes if one[1] is Family.RESERVATION]
-        for one in ready:
+    def _synced(self, now_us: Micros, key: ChannelKey) -> list[Output]:
+        """Go on with a channel whose other end knows nothing that we do not."""
+        out: list[Output] = list(self.outboxes[key].let_go(now_us, self.lives.node_epoch))
+        for one in self.lives.go_on(key, self.inboxes):
             out += self._hand_on(now_us, self.inboxes[one].go_on(now_us))
         return out
 
     def _tend(self, now_us: Micros) -> list[Output]:
         """Look after every channel: resend, ask for gaps, acknowledge."""
         out: list[Output] = []
-        if self.unsynced:
-            patience_us = min(self._policies[key[0]].resend_after_us for key in self.unsynced)
+        if self.lives.unsynced:
+            patience_us = min(self._policies[key[0]].resend_after_us for key in self.lives.unsynced)
             if now_us >= self._asked_us + patience_us:
                 out += self._ask_all(now_us)
-        busy = bool(self.unsynced)
+        busy = bool(self.lives.unsynced)
         for key, outbox in self.outboxes.items():
             policy, inbox = self._policies[key[0]], self.inboxes[key]
             out += outbox.overdue(now_us, policy)
-            if key in self.unsynced:
+            if key in self.lives.unsynced:
                 continue
             gaps = inbox.missing(now_us, policy)
             for first_seq, last_seq in gaps:
@@ -495,23 +383,14 @@ class Endpoint:
             out.append(self._arm(now_us))
         return out
 
-    def _outside(self, key: _ChannelKey, now_us: Micros, message: Message) -> Envelope:
+    def _outside(self, key: ChannelKey, now_us: Micros, message: Message) -> Envelope:
         """Make a frame outside the sequence; it carries the acknowledgement (P17)."""
         (to, family), inbox = key, self.inboxes[key]
         inbox.acked_seq = ack_seq = inbox.next_seq - 1
-        epochs = self.node_epoch, self.outboxes[key].chan_epoch, inbox.chan_epoch
+        epochs = self.lives.node_epoch, self.outboxes[key].chan_epoch, inbox.chan_epoch
         height = NO_HEIGHT
         return Envelope(self.name, to, family, 0, ack_seq, now_us, height, height, message, *epochs)
 
     def _arm(self, now_us: Micros) -> SetTimer:
         self._tending = True
         return SetTimer(TEND, Micros(now_us + self._tend_us))
-
-
-def _is_another(known: Life, node_epoch: int, nonce: bytes) -> bool:
-    """Tell whether a life is not the newest that was accepted, nor a later one (P60).
-
-    Whoever was rebuilt has been told which life of the other end is accepted, not its nonce.
-    """
-    other = node_epoch == known.node_epoch and known.nonce not in (b"", nonce)
-    return node_epoch < known.node_epoch or other

@@ -182,7 +182,7 @@ class Verifier:
     """The public keys of a deployment, and those that nodes have gone over to since (P67).
 
     It says whose a frame is, under any of a node's keys; which of them counts where a frame
-    stands, only its channel knows (`Durable.admit`).
+    stands, only its channel knows (`messaging.heard`).
     """
 
     def __init__(self, domain: bytes, public: Mapping[NodeId, bytes]) -> None:

@@ -33,7 +33,7 @@ from messaging.fields import (
 from messaging.fields import Family as Family
 from messaging.link_control import LinkControl
 from messaging.operator_orders import OperatorOrdered
-from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed, RebuildApproved
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed
 from messaging.units import Ppm
 
 # The families that travel on channels, gap-free; the others are outdated by the next message.
@@ -483,7 +483,6 @@ Message: TypeAlias = (
     | SpokeHalted
     | SpokeResumed
     | HaltOrdered
-    | RebuildApproved
     | LinkChanged
     | OperatorOrdered
     | LinkControl

@@ -136,13 +136,6 @@ class Rotated(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     proofs: tuple[Signature, ...]
 
 
-@final
-class KeyRevoked(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
-    """The keys of a peer count no more, none of them; people have decided so (P68)."""
-
-    peer: NodeName
-
-
 # The last two are never in a journal: the endpoint makes them of what is.
 Event: TypeAlias = (
     Envelope
@@ -152,7 +145,6 @@ Event: TypeAlias = (
     | Rebuilt
     | Rejoined
     | Rotated
-    | KeyRevoked
     | Poisoned
     | PassedOver
     | Approved

@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from messaging.fields import Count, Family, NodeName, Nonce, ReservationKey
+from messaging.fields import Count, Epoch, Family, NodeName, Nonce, ReservationKey
 
 
 class Verb(StrEnum):
@@ -23,6 +23,8 @@ class Verb(StrEnum):
     WRITE_OFF = "write-off"  # end a reservation with all of it booked as used (P40)
     RELEASE_QUARANTINE = "release-quarantine"  # end one that both sides see differently (P62)
     RESUME = "resume"  # trust a halted peer again (P66)
+    REBUILD = "rebuild"  # let a spoke that has lost its memory come back (P24)
+    REVOKE = "revoke"  # accept nothing more that a spoke signs (P68)
 
 
 class FrameNamed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="frame"):
@@ -45,7 +47,14 @@ class PeerNamed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="peer")
     peer: NodeName
 
 
-Target: TypeAlias = FrameNamed | ReservationNamed | PeerNamed
+class EpochNamed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="epoch"):
+    """A spoke in the epoch that it has been rebuilt in."""
+
+    spoke: NodeName
+    spoke_epoch: Epoch
+
+
+Target: TypeAlias = FrameNamed | ReservationNamed | PeerNamed | EpochNamed
 
 # What each verb is about, and how many operators it takes.
 TARGETS: dict[Verb, tuple[type[Target], int]] = {
@@ -56,6 +65,8 @@ TARGETS: dict[Verb, tuple[type[Target], int]] = {
     Verb.WRITE_OFF: (ReservationNamed, 2),
     Verb.RELEASE_QUARANTINE: (ReservationNamed, 2),
     Verb.RESUME: (PeerNamed, 2),
+    Verb.REBUILD: (EpochNamed, 2),
+    Verb.REVOKE: (PeerNamed, 2),
 }
 
 
@@ -78,6 +89,8 @@ def brief(order: OperatorOrdered) -> str:
         about = f"{target.peer} {target.family} {target.seq}"
     elif type(target) is ReservationNamed:
         about = target.rid.hex()
+    elif type(target) is EpochNamed:
+        about = f"{target.spoke} epoch {target.spoke_epoch:,}"
     else:
         about = target.peer  # type: ignore[union-attr]
     return f"{order.order_id.hex()} {order.verb} {about}"

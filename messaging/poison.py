@@ -55,7 +55,7 @@ from messaging.messages import (
 )
 from messaging.node import Poisoned
 from messaging.operator_orders import OperatorOrdered
-from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed, RebuildApproved
+from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed
 from messaging.topics import Route
 from messaging.units import HUB, OPERATORS
 
@@ -91,7 +91,7 @@ TO_HUB: dict[Family, frozenset[type]] = {
         )
     ),
     Family.PRICE: frozenset((PricePublished,)),
-    Family.CONTROL: frozenset((HaltOrdered, RebuildApproved)),
+    Family.CONTROL: frozenset((HaltOrdered,)),
 }
 TO_SPOKE: dict[Family, frozenset[type]] = {
     Family.RESERVATION: frozenset(

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from messaging.fields import BlockHeight, Epoch, NodeName
+from messaging.fields import BlockHeight, Epoch
 
 LIVES = 2**20  # of one epoch of a spoke: more than anybody starts
 
@@ -38,14 +38,4 @@ class OldEpochsClosed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="
     and cannot any more. Lost: what was granted to them stays locked.
     """
 
-    spoke_epoch: Epoch
-
-
-class RebuildApproved(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="rebuild_approved"):
-    """This spoke has lost its memory and may come back in this epoch (P24). Operator to hub.
-
-    Whoever says so has seen that the hub's own state is whole. Repeating does no more.
-    """
-
-    spoke: NodeName
     spoke_epoch: Epoch

@@ -3,8 +3,7 @@
     from-<spoke>.<family>   spoke to hub      to-<spoke>.<family>   hub to spoke
     market.<spoke>          true prices       order.<spoke>         orders of traders
     price.oracle            prints            ctl.halt, ctl.relay   watchdog, operator
-    dlq.<node>              dead letters      ctl.operator          operator, to the hub
-                                              ctl.<operator>.<node>   orders of an operator
+    dlq.<node>              dead letters      ctl.<operator>.<node>   orders of an operator
 
 What travels between chains goes through the relay, which writes `delivered.<topic>`; the rest
 stays within one chain and is read where it was written.
@@ -30,7 +29,6 @@ from messaging.units import (
 
 DELIVERED = "delivered."
 HALT_TOPIC = "ctl.halt"
-OPERATOR_TOPIC = "ctl.operator"
 LINK_TOPIC = "ctl.relay"
 
 
@@ -91,7 +89,6 @@ def routes(spokes: Iterable[NodeId]) -> tuple[Route, ...]:
     found = [
         Route(f"price.{ORACLE}", ORACLE, HUB, Family.PRICE, True),
         Route(HALT_TOPIC, MONITOR, HUB, Family.CONTROL, False),
-        Route(OPERATOR_TOPIC, OPERATOR, HUB, Family.CONTROL, False),
         Route(LINK_TOPIC, OPERATOR, RELAY, Family.CONTROL, False),
     ]
     for spoke in spokes:
@@ -120,6 +117,4 @@ def topic_of(frame: Envelope) -> str:
         return f"order.{receiver}"
     if sender in OPERATORS:
         return order_topic(sender, receiver)
-    if receiver == HUB:
-        return HALT_TOPIC if sender == MONITOR else OPERATOR_TOPIC
-    return LINK_TOPIC
+    return HALT_TOPIC if receiver == HUB else LINK_TOPIC

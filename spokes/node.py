@@ -35,7 +35,7 @@ from messaging.node import (
     Rotated,
     TimerFired,
 )
-from messaging.operator_orders import PeerNamed
+from messaging.operator_orders import PeerNamed, Verb
 from messaging.rebuilding import ChannelRebuilt
 from messaging.units import Micros
 from spokes import closing, contract, digests, funding, orders, reservation, rollback
@@ -151,10 +151,11 @@ class Spoke:
     def _resumed(self, approved: Approved) -> list[Effect]:
         """Trust the hub again; all else that operators may order is for the hub (P66, P70)."""
         order = approved.order
-        if type(order.target) is not PeerNamed:
+        if order.verb is not Verb.RESUME:
             return [
                 Refused(f"expected an order for a spoke, found {order.verb}, which is the hub's")
             ]
+        assert type(order.target) is PeerNamed
         if order.target.peer != self._policy.hub or not self.state.doubts:
             return [Refused(f"expected a peer that is not trusted, found {order.target.peer}")]
         self.state.doubts = False

@@ -17,9 +17,10 @@ from lab.scenario import Scenario
 from lab.stack.outside import border_driver
 from lab.stack.plan import KEYS, Plan, read_plan
 from lab.world import World, build
-from messaging.durable import DELIVERY, TIMER, Durable
+from messaging.durable import Durable
 from messaging.endpoint import Endpoint
 from messaging.errors import InputRefused, ReplayDiverged
+from messaging.headers import DELIVERY, TIMER
 from messaging.identity import read_entry, read_later_signers, read_signer
 from messaging.node import Event, TimerFired
 from messaging.record import Record

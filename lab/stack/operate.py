@@ -20,6 +20,7 @@ from messaging.errors import InputRefused, OrderRefused, nearest
 from messaging.messages import CHANNEL_FAMILIES, Family
 from messaging.operator_orders import (
     TARGETS,
+    EpochNamed,
     FrameNamed,
     OperatorOrdered,
     PeerNamed,
@@ -28,11 +29,13 @@ from messaging.operator_orders import (
     Verb,
     brief,
 )
+from messaging.rebuilding import LIVES
 from messaging.units import HUB, INT_MAX, OPERATORS, NodeId, ReservationId
 
 WORD_S = 20.0  # to wait for the node's word on an order
 POLL_S = 0.2
 ID_BYTES, RID_BYTES, REASON_MAX = 8, 16, 256
+EPOCH_MAX = 2**32 // LIVES  # a life has a number below 2^32
 
 _EPILOG = """\b
 A frame that is signed and cannot be read stops its channel; so does a gap that nobody fills.
@@ -51,6 +54,7 @@ Node = Annotated[str, typer.Argument(help="Who is to act: hub or a spoke.")]
 Peer = Annotated[str, typer.Argument(help="Who sends on the channel: a spoke, or hub.")]
 Channel = Annotated[str, typer.Argument(help="margin-state, reservation or liquidation.")]
 Seq = Annotated[int, typer.Argument(help="The frame's number.")]
+Spoke = Annotated[str, typer.Argument(help="The spoke it is about.")]
 Rid = Annotated[str, typer.Argument(help="The reservation's id, 32 hex digits.")]
 Giver = Annotated[str, typer.Option("--as", help=f"Who gives it: {', '.join(OPERATORS)}.")]
 Reason = Annotated[str, typer.Option(help="Why; it is signed with the order.")]
@@ -123,6 +127,40 @@ def resume(
     _check_channel(scenario, at, peer)
     target = PeerNamed(peer=NodeId(peer))
     _give(where, plan, NodeId(at), _order(Verb.RESUME, target, reason), giver)
+
+
+@app.command("rebuild")
+def rebuild(
+    spoke: Spoke,
+    epoch: Annotated[int, typer.Argument(help="The epoch that its chain is in since.")],
+    giver: Giver,
+    reason: Reason,
+    folder: Folder = None,
+) -> None:
+    """Let a spoke that has lost its file come back in a later epoch. Two operators.
+
+    Approves that the hub answers it; nothing is rebuilt by this. Who gives it has seen that the
+    hub's own state is whole, for the spoke cannot say so.
+    """
+    where, plan, scenario = _stack(folder)
+    _check_channel(scenario, HUB, spoke)
+    if not 2 <= epoch <= EPOCH_MAX:
+        expected = f"a number from 2 to {EPOCH_MAX:,}"
+        raise InputRefused("EPOCH", expected=expected, found=f"{epoch:,}")
+    target = EpochNamed(spoke=NodeId(spoke), spoke_epoch=epoch)
+    _give(where, plan, HUB, _order(Verb.REBUILD, target, reason), giver)
+
+
+@app.command("revoke")
+def revoke(spoke: Spoke, giver: Giver, reason: Reason, folder: Folder = None) -> None:
+    """Let no key of a spoke count any more at the hub, and halt the spoke. Two operators.
+
+    For good: 'resume' ends the HALT, and no frame of the spoke is heard all the same.
+    """
+    where, plan, scenario = _stack(folder)
+    _check_channel(scenario, HUB, spoke)
+    target = PeerNamed(peer=NodeId(spoke))
+    _give(where, plan, HUB, _order(Verb.REVOKE, target, reason), giver)
 
 
 @app.command("approve")

@@ -17,8 +17,8 @@ from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
 from messaging.drivers.publisher import Publisher
 from messaging.drivers.virtual import VirtualDriver
-from messaging.durable import DELIVERY, ORDER, TIMER
 from messaging.envelope import Envelope
+from messaging.headers import DELIVERY, ORDER, TIMER
 from messaging.identity import NO_DIGEST, Signer
 from messaging.store import Row, Store
 from messaging.topics import topic_of

@@ -30,7 +30,7 @@ def delivered_again(process: Process, draws: Draws, now_us: Micros) -> int:
     Raises:
         InvariantViolated: INV8, the state is another one afterwards.
     """
-    if process.durable.endpoint.unsynced or process.durable.endpoint.stopped:
+    if process.durable.endpoint.lives.unsynced or process.durable.endpoint.lives.stopped:
         return 0  # it hears nothing until the others have agreed to it
     endpoint, asked = _copy(process.durable.endpoint), 0
     history = process.history

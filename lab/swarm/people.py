@@ -12,6 +12,7 @@ from hub.node import Hub
 from hub.reservation import State
 from lab.swarm.draws import Draws
 from lab.swarm.options import FAULTS, Options
+from lab.swarm.orders import Orders
 from lab.swarm.reached import Struck
 from messaging.codec import encode_frame
 from messaging.drivers.process import Parcel, Process
@@ -21,7 +22,7 @@ from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.errors import InvariantViolated
 from messaging.identity import NO_DIGEST, Sealed, Signer
 from messaging.lineage import Place
-from messaging.messages import CHANNEL_FAMILIES, Family, HaltOrdered, Message
+from messaging.messages import CHANNEL_FAMILIES, Family, HaltOrdered
 from messaging.node import Approved, Event, PassedOver
 from messaging.operator_orders import (
     TARGETS,
@@ -33,7 +34,7 @@ from messaging.operator_orders import (
     Verb,
 )
 from messaging.poison import poison_of, read_frame
-from messaging.topics import HALT_TOPIC, Route, order_route
+from messaging.topics import HALT_TOPIC, Route
 from messaging.units import HUB, MONITOR, OPERATORS, SECOND_US, Micros, NodeId
 
 VERSIONS = 4  # of the code; each reads more than the one before
@@ -60,20 +61,21 @@ class People:
         self,
         options: Options,
         processes: Sequence[Process],
-        signer_of: Callable[[NodeId], Signer],
+        watchdog: Signer,
+        orders: Orders,
         put: Callable[[Iterable[Parcel]], None],
         struck: Struck,
     ) -> None:
-        """`put` puts parcels on their way."""
+        """`put` puts parcels on their way, and `orders` those of operators."""
         self._strength = options.faults["operator"]
         self._draws = Draws(options.seed, "operator")
         self.passes_over = Draws(options.seed, "operator/skips").chance(0.4)
         self._upgrade_us = options.safety_s * SECOND_US / VERSIONS
         self._processes = processes
-        self._signers = {name: signer_of(name) for name in (*OPERATORS, MONITOR)}
+        self._watchdog = watchdog
+        self._orders = orders
         self._put = put
         self._struck = struck
-        self._given: dict[bytes, set[NodeId]] = {}
         self._last_us: dict[_Wish, Micros] = {}
         self._kept: dict[tuple[NodeId, NodeId, Family], set[Place]] = {}
         self._now_us = Micros(0)
@@ -91,7 +93,7 @@ class People:
         if type(event) is not Approved and type(event) is not PassedOver:
             return
         order = endpoint.orders.outcomes[-1].order
-        given, needed = self._given.get(order.order_id, set()), TARGETS[order.verb][1]
+        given, needed = self._orders.given.get(order.order_id, set()), TARGETS[order.verb][1]
         if len(given) < needed:
             finding = f"{endpoint.name}: {order.verb} by {len(given)} operators, not {needed}"
             raise InvariantViolated("INV16", finding)
@@ -143,12 +145,12 @@ class People:
         if not self.healed and self._draws.chance(HALTS * self._strength):
             names = [process.name for process in self._processes if process.name != HUB]
             halt = HaltOrdered(spokes=(self._draws.choice(names),), finding="a false alarm")
-            self._say(MONITOR, HUB, halt)
+            self._halt(halt)
 
     def _wishes(self) -> Iterator[_Wish]:
         for process in self._processes:
             endpoint = process.durable.endpoint
-            if process.ended or endpoint.stopped:
+            if process.ended or endpoint.lives.stopped:
                 continue
             for (peer, family), inbox in endpoint.inboxes.items():
                 for place in inbox.poison:
@@ -195,15 +197,13 @@ class People:
         first = int(draws[1] * len(OPERATORS))
         second = first if draws[2] < 0.2 and not self.healed else (first + 1) % len(OPERATORS)
         for operator in (OPERATORS[first], OPERATORS[second]):
-            self._given.setdefault(order_id, set()).add(operator)
-            self._say(operator, node, order)
+            now_us = self._now_us
+            self._orders.give(operator, node, order, now_us, Micros(now_us + SECOND_US))
 
-    def _say(self, sender: NodeId, node: NodeId, message: Message) -> None:
-        route = HALT if sender == MONITOR else order_route(sender, node)
-        now_us = self._now_us
-        frame = Envelope(sender, node, Family.CONTROL, 0, 0, now_us, NO_HEIGHT, NO_HEIGHT, message)
-        data, _ = self._signers[sender].seal(encode_frame(frame), NO_DIGEST)
-        self._put([Parcel(Micros(now_us + SECOND_US), route, data)])
+    def _halt(self, message: HaltOrdered) -> None:
+        head = (MONITOR, HUB, Family.CONTROL, 0, 0, self._now_us, NO_HEIGHT, NO_HEIGHT)
+        data, _ = self._watchdog.seal(encode_frame(Envelope(*head, message)), NO_DIGEST)
+        self._put([Parcel(Micros(self._now_us + SECOND_US), HALT, data)])
 
     def _count_freed(self) -> None:
         """Count frames that were kept and have been taken in since."""

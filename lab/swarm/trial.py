@@ -17,6 +17,7 @@ from lab.swarm.draws import Draws
 from lab.swarm.fates import Fates
 from lab.swarm.keyed import Seals, impostor_of, signer_of, verifier_of
 from lab.swarm.options import Options, drain_s, scenario_of
+from lab.swarm.orders import Orders
 from lab.swarm.people import People
 from lab.swarm.published import Published
 from lab.swarm.rarities import Greedy, Impatient, narrow
@@ -27,20 +28,18 @@ from messaging.drivers.mortal import MortalDriver
 from messaging.drivers.process import Parcel, Process
 from messaging.effects import Effect
 from messaging.endpoint import Endpoint
-from messaging.envelope import NO_HEIGHT, Envelope
+from messaging.envelope import Envelope
 from messaging.errors import InvariantViolated, OmnimarginError, ReplayDiverged
 from messaging.identity import NO_DIGEST, Signer, key_id
 from messaging.link_control import KeyRotated
-from messaging.messages import Family
 from messaging.node import Event, Node, TimerFired
 from messaging.poison import read_frame
-from messaging.rebuilding import RebuildApproved, spoke_epoch_of
+from messaging.rebuilding import spoke_epoch_of
 from messaging.topics import routes, topic_of
 from messaging.units import (
     HUB,
     MARKET,
     MONITOR,
-    OPERATOR,
     OPERATORS,
     ORACLE,
     SECOND_US,
@@ -107,7 +106,7 @@ class Trial:
         struck = self._reached.struck
         self._fates = Fates(options, (*names, HUB), struck)
         seals = seals or (Seals.REAL if options.real_signatures else Seals.KEYED)
-        everyone = (HUB, *names, MARKET, ORACLE, TRADERS, MONITOR, OPERATOR, *OPERATORS)
+        everyone = (HUB, *names, MARKET, ORACLE, TRADERS, MONITOR, *OPERATORS)
         signers = {name: signer_of(name, seals) for name in everyone}
         verifier = verifier_of({name: signers[name].public for name in everyone}, seals)
         self._signers = signers
@@ -120,9 +119,10 @@ class Trial:
         self._newest: deque[tuple[Micros, NodeId, Event]] = deque(maxlen=NEWEST)
 
         self._processes: list[Process] = []
+        self._orders = Orders(signers.__getitem__, self._put)
         operated = "operator" in options.faults
         self._people = (
-            People(options, self._processes, signers.__getitem__, self._put, struck)
+            People(options, self._processes, signers[MONITOR], self._orders, self._put, struck)
             if operated
             else None
         )
@@ -153,7 +153,6 @@ class Trial:
         self._published = Published(self._wire, self._processes) if audited else None
         self._asks = Draws(options.seed, "asks")
         self._approvals = Draws(options.seed, "approvals")
-        self._approved = 0
         self._patience_us = options.ttl_s * SECOND_US
         self.driver = MortalDriver(
             self._processes,
@@ -171,7 +170,7 @@ class Trial:
 
     def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the checks first, then what is counted."""
-        if endpoint.lost:
+        if endpoint.lives.lost:
             self._approve(
                 endpoint, int(max(0.0, self._approvals.uniform(-1.0, 2.0)) * self._patience_us)
             )
@@ -189,17 +188,9 @@ class Trial:
         self.driver.put(parcels)
 
     def _approve(self, endpoint: Endpoint, after_us: int) -> None:
-        """Let the operator say, some time from now, that a spoke may come back (P24)."""
+        """Let operators say, some time from now, that a spoke may come back (P24)."""
         at_us = Micros(self.driver.now_us + after_us)
-        message = RebuildApproved(
-            spoke=endpoint.name, spoke_epoch=spoke_epoch_of(endpoint.node_epoch)
-        )
-        self._approved += 1
-        head = (OPERATOR, HUB, Family.CONTROL, self._approved, 0, at_us, NO_HEIGHT, NO_HEIGHT)
-        frame = Envelope(*head, message)
-        data, _ = self._signers[OPERATOR].seal(encode_frame(frame), NO_DIGEST)
-        (route,) = [one for one in self._routes if one.topic == topic_of(frame)]
-        self.driver.put([Parcel(at_us, route, data)])
+        self._orders.approve(endpoint.name, spoke_epoch_of(endpoint.lives.node_epoch), at_us)
 
     def _note(self, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
         """Keep the newest events for a finding; see that prints are the oracle's."""
@@ -249,7 +240,7 @@ class Trial:
                 self._people.healed = True
             self.driver.rouse()
             for endpoint in self.endpoints():
-                if endpoint.lost:
+                if endpoint.lives.lost:
                     self._approve(endpoint, 0)
             drain_us = int(drain_s(self.options) * SECOND_US)
             self._phase(Micros(self._until_us - drain_us), until_event)

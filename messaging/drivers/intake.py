@@ -17,9 +17,9 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from messaging.drivers import reader
 from messaging.drivers.clock import Clock
-from messaging.durable import AT, DELIVERY, read_order
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost
+from messaging.headers import AT, DELIVERY, read_order
 from messaging.identity import SEALED_BYTES_MAX, Link, Verifier
 from messaging.link_control import KeyRotated
 from messaging.node import Poisoned

@@ -172,8 +172,8 @@ class KafkaNode:
         """Write what has happened, and hand over what may now be published."""
         cursors = {topic.topic: stream.cursor for topic, stream in intake.streams.items()}
         rows = self._durable.commit(cursors, self._publisher.published)
-        if self._durable.endpoint.stopped:
-            raise StateLost(self._durable.endpoint.stopped)
+        if self._durable.endpoint.lives.stopped:
+            raise StateLost(self._durable.endpoint.lives.stopped)
         self._publisher.put(rows)
         self._say_orders()
 

@@ -206,9 +206,9 @@ class MortalDriver:
 
     def _is_fenced(self, process: Process) -> bool:
         """Tell whether all the others follow a later life, in another process (P20)."""
-        epoch = process.durable.endpoint.node_epoch
+        epoch = process.durable.endpoint.lives.node_epoch
         for index in self._by_name[process.name]:
-            other = self._processes[index].durable.endpoint
+            other = self._processes[index].durable.endpoint.lives
             if other.node_epoch > epoch and not other.unsynced and not other.stopped:
                 return True
         return False
@@ -216,12 +216,12 @@ class MortalDriver:
     def _stops(self, process: Process) -> bool:
         """Tell whether the node may not go on (P60)."""
         endpoint = process.durable.endpoint
-        if endpoint.stopped:
+        if endpoint.lives.stopped:
             self.counts["stopped"] += 1
-            self.stopped[process.name] = endpoint.stopped
+            self.stopped[process.name] = endpoint.lives.stopped
             process.up, process.ended = False, True
             return True
-        if process.restored and not process.nonce and not endpoint.unsynced:
+        if process.restored and not process.nonce and not endpoint.lives.unsynced:
             self.counts["amnesia, rebuilt" if process.rebuilt else "restored"] += 1
             process.restored = process.rebuilt = False
         return False

@@ -151,7 +151,7 @@ class Process:
         assert self.outlived is not None, "only a spoke has a chain"
         last = self.fold()
         event = Rebuilt(
-            spoke_epoch=spoke_epoch_of(last.endpoint.node_epoch) + 1,
+            spoke_epoch=spoke_epoch_of(last.endpoint.lives.node_epoch) + 1,
             contract=self.outlived(last.endpoint.node),
             streams=last.streams,
         )

@@ -23,9 +23,9 @@ from messaging.drivers import client, reader
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
 from messaging.drivers.publisher import Publisher
-from messaging.durable import AT, ORDER, TRACE, read_order
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
+from messaging.headers import AT, ORDER, TRACE, read_order
 from messaging.identity import SEALED_BYTES_MAX, Sealed, Verifier
 from messaging.messages import Family, LinkChanged
 from messaging.network import LinkKey, LinkPolicy, Network

@@ -194,3 +194,17 @@ def test_a_spoke_that_is_resumed_gets_credit_again_and_is_told() -> None:
 def test_nobody_is_resumed_who_is_not_there() -> None:
     found = order(Desk(), Verb.RESUME, PeerNamed(peer=NodeId("moon")))
     assert why(found) == "expected one of base, sol, found moon"
+
+
+# --- revoke (P68) -----------------------------------------------------------------------
+
+
+def test_a_spoke_whose_keys_are_revoked_is_halted_and_told() -> None:
+    desk = Desk()
+    revoked = PeerNamed(peer=NodeId(BASE))
+    told = [one.message for one in order(desk, Verb.REVOKE, revoked) if isinstance(one, Send)]
+    assert told == [SpokeHalted(spoke=NodeId(BASE), reason=HaltReason.KEY_REVOKED)]
+    desk.tell(ask(1))
+    assert desk.state_of(1) is State.REJECTED
+    found = order(desk, Verb.REVOKE, PeerNamed(peer=NodeId("moon")))
+    assert why(found) == "expected one of base, sol, found moon"

@@ -2,13 +2,14 @@
 
 import pytest
 
-from hub.rebuild import approve
 from hub.zone import Zone
-from messaging.effects import Readmit, Send
+from messaging.effects import Readmit, Refused, Send
 from messaging.messages import CloseReason, Family, Message, ReservationClosed, ReservationGranted
 from messaging.node import Rejoined
+from messaging.operator_orders import EpochNamed, Verb
 from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed
 from messaging.units import USD
+from tests.hub.test_operators import order
 from tests.hub.test_oracle import BASE, TTL, Desk, ask, key
 
 EPOCH = 2
@@ -65,8 +66,24 @@ def test_what_was_used_of_an_earlier_epoch_stays_when_its_close_is_final() -> No
     assert desk.hub.state.zones[0].halted is None
 
 
-@pytest.mark.parametrize(("spoke", "epoch"), [("nobody", 2), (BASE, 1)])
-def test_nobody_is_let_in_but_a_known_spoke_in_a_later_epoch(spoke: str, epoch: int) -> None:
-    state = Desk().hub.state
-    assert approve(state, spoke, epoch) == []
-    assert approve(state, BASE, EPOCH) == [Readmit(BASE, EPOCH)]
+@pytest.mark.parametrize(
+    ("spoke", "epoch", "why"),
+    [
+        ("nobody", 2, "expected one of base, sol, found nobody"),
+        (BASE, 1, "expected an epoch of base after 1, found 1"),
+    ],
+)
+def test_nobody_is_let_in_but_a_known_spoke_in_a_later_epoch(
+    spoke: str, epoch: int, why: str
+) -> None:
+    desk = Desk()
+    assert order(desk, Verb.REBUILD, EpochNamed(spoke=spoke, spoke_epoch=epoch)) == [Refused(why)]
+    later = order(desk, Verb.REBUILD, EpochNamed(spoke=BASE, spoke_epoch=EPOCH))
+    assert later == [Readmit(BASE, EPOCH)]
+
+
+def test_an_epoch_that_a_spoke_has_come_back_in_is_approved_once() -> None:
+    desk = Desk()
+    rejoin(desk)
+    again = order(desk, Verb.REBUILD, EpochNamed(spoke=BASE, spoke_epoch=EPOCH))
+    assert again == [Refused("expected an epoch of base after 2, found 2")]

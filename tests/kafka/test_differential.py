@@ -15,7 +15,7 @@ from lab.world import build
 from messaging.codec import decode_frame
 from messaging.drivers import client
 from messaging.drivers.client import Connection
-from messaging.durable import AT, read_order
+from messaging.headers import AT, read_order
 from messaging.identity import Sealed
 from messaging.network import Network
 from messaging.topics import routes

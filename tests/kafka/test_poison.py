@@ -22,8 +22,8 @@ from lab.stack.plan import KEYS
 from lab.stack.topics import create_topics, topic_names
 from messaging.codec import encode_frame
 from messaging.drivers.client import Connection
-from messaging.durable import AT, ORDER
 from messaging.envelope import NO_HEIGHT, Envelope
+from messaging.headers import AT, ORDER
 from messaging.identity import NO_DIGEST, Sealed, Signer, domain_of, read_signer
 from messaging.identity import SEALED_BYTES_MAX as KEPT_MAX
 from messaging.link_control import Acknowledged
@@ -37,8 +37,7 @@ from messaging.messages import (
     PricePublished,
 )
 from messaging.operator_orders import OperatorOrdered, PeerNamed, Verb
-from messaging.rebuilding import RebuildApproved
-from messaging.topics import HALT_TOPIC, LINK_TOPIC, OPERATOR_TOPIC, Route, dead_letters, routes
+from messaging.topics import HALT_TOPIC, LINK_TOPIC, Route, dead_letters, routes
 from messaging.units import (
     HUB,
     OPERATORS,
@@ -94,8 +93,6 @@ def harmful(route: Route) -> Message:
         target = PeerNamed(peer=BASE)
         order_id = bytes(8)
         return OperatorOrdered(order_id=order_id, verb=Verb.RESUME, target=target, reason="forged")
-    if route.topic == OPERATOR_TOPIC:
-        return RebuildApproved(spoke=BASE, spoke_epoch=2)
     if route.topic == LINK_TOPIC:
         return LinkChanged(source=BASE, target=HUB, latency="constant:900s")
     if route.family is Family.ORDER:

@@ -79,6 +79,11 @@ def tell(folder: Path, state: State, matters: Matters) -> None:
         (("approve", "ff", "--as", "bob"), "--as: expected one of operator-1, operator-2"),
         (("retry", "hub", "base", "reservation", "1", "--as", "bob", "--reason", "x"), "--as"),
         (("resume", "base", "--as", OPERATORS[0], "--reason", " "), "--reason: expected 1 to 256"),
+        (("rebuild", "hub", "2", *WHO), "PEER: expected one of base"),
+        (("rebuild", "base", "1", *WHO), "EPOCH: expected a number from 2 to 4,096, found 1"),
+        (("rebuild", "base", "2", *WHO), "expected a stack that runs, found one that does not"),
+        (("revoke", "moon", *WHO), "PEER: expected one of base"),
+        (("revoke", "base", *WHO), "expected a stack that runs, found one that does not"),
         (("resume", "base", *WHO), "expected a stack that runs, found one that does not"),
     ],
 )

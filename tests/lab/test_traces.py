@@ -8,8 +8,8 @@ import msgspec
 from lab import reading, running
 from lab.traces import STAGES, write_traces
 from lab.world import build
-from messaging.durable import trace_of
 from messaging.envelope import Envelope
+from messaging.headers import trace_of
 from messaging.messages import LiquidationOrdered
 
 ROOT = Path(__file__).parents[2]

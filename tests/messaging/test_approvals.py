@@ -8,6 +8,7 @@ from messaging.approvals import WAITING_MAX, Approvals
 from messaging.fields import Family
 from messaging.operator_orders import (
     TARGETS,
+    EpochNamed,
     FrameNamed,
     OperatorOrdered,
     PeerNamed,
@@ -21,6 +22,7 @@ EXAMPLES: dict[type, Target] = {
     FrameNamed: FrameNamed(peer=NodeId("base"), family=Family.RESERVATION, seq=3),
     ReservationNamed: ReservationNamed(rid=bytes(16)),
     PeerNamed: PeerNamed(peer=NodeId("base")),
+    EpochNamed: EpochNamed(spoke=NodeId("base"), spoke_epoch=2),
 }
 
 

@@ -2,10 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messaging.channel import PARKED_MAX, RESENT_MAX, ChannelPolicy, Inbox, Outbox
+from messaging.channel import RESENT_MAX, ChannelPolicy
 from messaging.envelope import Envelope
+from messaging.inbox import PARKED_MAX, Inbox
 from messaging.lineage import Place
 from messaging.messages import Family, Watermark
+from messaging.outbox import Outbox
 from messaging.units import HUB, Height, Micros, NodeId
 
 POLICY = ChannelPolicy(

@@ -20,14 +20,16 @@ from lab.scenario import Scenario
 from lab.stack.journals import endpoint_of
 from lab.world import build
 from messaging.codec import encode_frame
-from messaging.durable import DELIVERY, TIMER, Durable, Order, code_of, read_order, trace_of
+from messaging.durable import Durable
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost, StoreFailed
+from messaging.headers import DELIVERY, TIMER, Order, read_order, trace_of
 from messaging.identity import NO_DIGEST, Signer, Verifier, domain_of
 from messaging.link_control import Acknowledged
 from messaging.messages import CHANNEL_FAMILIES, Family, LiquidationDone, LiquidationOrdered
 from messaging.node import TimerFired
 from messaging.record import Record
+from messaging.snapshots import code_of
 from messaging.store import Entry, Headers, Row, Snapshot, Store
 from messaging.topics import channel_topic, routes, topic_of
 from messaging.units import HUB, Height, Micros, NodeId

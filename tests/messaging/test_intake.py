@@ -15,9 +15,9 @@ from messaging.codec import encode_frame
 from messaging.drivers.client import TOPIC_BYTES_MAX
 from messaging.drivers.clock import Clock
 from messaging.drivers.intake import FETCHED_MAX, NEVER, WAITING_MAX, Arrival, Intake, Stream
-from messaging.durable import DELIVERY, TIMER
 from messaging.envelope import Envelope
 from messaging.errors import InputLost
+from messaging.headers import DELIVERY, TIMER
 from messaging.identity import NO_DIGEST, SEALED_BYTES_MAX, Signer, Verifier, domain_of
 from messaging.messages import (
     Family,

@@ -7,17 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messaging.channel import Inbox, Outbox
 from messaging.drivers.virtual import VirtualDriver
 from messaging.durable import Durable
 from messaging.effects import Effect, Forked, Send, SetTimer
 from messaging.endpoint import TEND, Endpoint
 from messaging.envelope import Envelope
 from messaging.identity import NO_DIGEST, Link, Signer, Verifier
+from messaging.inbox import Inbox
 from messaging.lineage import Lineage, Place
 from messaging.memory import MemoryStore
 from messaging.messages import CHANNEL_FAMILIES, ChainReorganised, Family, Watermark
 from messaging.node import Event, Restarted, TimerFired
+from messaging.outbox import Outbox
 from messaging.units import HUB, Height, Micros
 from messaging.witness import Witness
 from tests.messaging.seals import DOMAIN, SIGNER

@@ -102,7 +102,7 @@ def test_a_node_that_starts_again_asks_on_each_channel_and_says_nothing_new_befo
     assert room.heard(EAST) == [say(1)]
     room.settle(left)
     assert room.heard(EAST) == [say(1), say(2)]
-    assert not hub.unsynced
+    assert not hub.lives.unsynced
 
 
 def test_reservations_wait_for_every_channel_and_the_rest_for_its_own() -> None:
@@ -128,7 +128,7 @@ def test_a_copy_that_has_forgotten_what_it_said_stops_and_the_other_goes_on() ->
     room.settle(room.say(hub, EAST, 1))
     room.ends[HUB] = old
     room.settle(room.give(old, life(1)))
-    assert "state_lost" in old.stopped
+    assert "state_lost" in old.lives.stopped
     assert room.say(old, WEST, 9) == []
 
     room.ends[HUB] = hub
@@ -144,7 +144,7 @@ def test_a_copy_that_has_forgotten_what_it_acknowledged_stops() -> None:
     assert not room.ends[EAST].outboxes[HUB, FAMILY].unacked
     room.ends[HUB] = old
     room.settle(room.give(old, life(1)))
-    assert "state_lost" in old.stopped
+    assert "state_lost" in old.lives.stopped
 
 
 def test_what_an_earlier_life_said_and_nobody_knows_of_is_fenced() -> None:
@@ -153,7 +153,7 @@ def test_what_an_earlier_life_said_and_nobody_knows_of_is_fenced() -> None:
     (late,) = room.say(hub, EAST, 1)
     room.ends[HUB] = old
     room.settle(room.give(old, life(1)))
-    assert not old.stopped
+    assert not old.lives.stopped
 
     room.settle([late])
     assert room.heard(EAST) == []
@@ -181,8 +181,8 @@ def test_of_two_lives_with_one_number_the_first_to_ask_goes_on() -> None:
             assert isinstance(answer.message, ResyncTold)
             assert answer.message.answer is ResyncAnswer.FENCED
             room.give(other, answer)
-    assert "fenced" in other.stopped
-    assert not one.stopped
+    assert "fenced" in other.lives.stopped
+    assert not one.lives.stopped
 
 
 def test_held_frames_leave_as_frames_of_the_newest_life() -> None:
@@ -198,7 +198,7 @@ def test_held_frames_leave_as_frames_of_the_newest_life() -> None:
 def test_frames_of_a_life_that_nobody_has_accepted_wait() -> None:
     room = Room()
     hub, liar = room.ends[HUB], room.copy(HUB)
-    liar.node_epoch = 7
+    liar.lives.node_epoch = 7
     (early,) = room.say(liar, EAST, 1)
     room.give(room.ends[EAST], early)
     inbox = room.ends[EAST].inboxes[HUB, FAMILY]
@@ -270,7 +270,7 @@ def test_whatever_happens_to_frames_and_lives_all_is_heard_once_in_order(
                 flying += room.give(room.ends[frame.receiver], frame)
     room.settle(flying)
 
-    assert not any(end.stopped or end.unsynced for end in room.ends.values())
+    assert not any(end.lives.stopped or end.lives.unsynced for end in room.ends.values())
     for (name, to), count in said.items():
         inbox = room.ends[to].inboxes[name, FAMILY]
         assert inbox.cursor == Place(1, count)

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from lab.monitor.books import Books
 from lab.monitor.reader import Reader
 from lab.stack.journals import endpoint_of
-from messaging.channel import Outbox
 from messaging.codec import decode_frame, encode_frame
 from messaging.drivers.intake import Stream
 from messaging.durable import Durable
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
-from messaging.envelope import Envelope
+from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.errors import FrameRefused, InputRefused
 from messaging.identity import (
     NO_DIGEST,
@@ -36,9 +35,22 @@ from messaging.link_control import KeyRotated
 from messaging.memory import MemoryStore
 from messaging.messages import CHANNEL_FAMILIES, Family, HaltReason, OrderPlaced, Watermark
 from messaging.node import Contradicted, Event
+from messaging.operator_orders import OperatorOrdered, PeerNamed, Verb
+from messaging.outbox import Outbox
 from messaging.store import Row
 from messaging.topics import channel_topic, routes, topic_of
-from messaging.units import HUB, TRADERS, AccountId, Asset, Height, Micros, NodeId, Ppm, Qty8
+from messaging.units import (
+    HUB,
+    OPERATORS,
+    TRADERS,
+    AccountId,
+    Asset,
+    Height,
+    Micros,
+    NodeId,
+    Ppm,
+    Qty8,
+)
 from messaging.witness import proof
 from tests.lab.test_monitor_books import TERMS
 from tests.messaging.seals import DOMAIN
@@ -236,7 +248,7 @@ def test_what_came_under_the_old_key_ahead_of_the_new_one_never_counts() -> None
     assert pair.hub.heard == [1]
     assert not pair.hub.hear(two)
     assert pair.hub.heard == [1, 2]
-    assert not pair.hub.durable._memory.accused  # the thief has convicted nobody
+    assert not pair.hub.durable._memory.heard.accused  # the thief has convicted nobody
 
 
 def test_an_old_key_begins_no_version_and_convicts_nobody() -> None:
@@ -252,7 +264,7 @@ def test_an_old_key_begins_no_version_and_convicts_nobody() -> None:
     assert "no old key" in pair.hub.hear(THIEF.seal(encode_frame(later), NO_DIGEST)[0])
     assert not pair.hub.hear(forged(first, THIEF, 666))  # a repeat, for all that it says
     assert pair.hub.heard == [1]
-    assert not pair.hub.durable._memory.accused
+    assert not pair.hub.durable._memory.heard.accused
 
 
 def test_frames_outside_the_row_follow_the_newest_key_that_the_other_end_knows() -> None:
@@ -286,7 +298,7 @@ def test_new_keys_on_both_sides_at_once_come_into_force_though_no_word_of_it_com
         node.leave()
     pair.talk(20)
     for node in (pair.base, pair.hub):
-        assert not node.durable.endpoint.unsynced
+        assert not node.durable.endpoint.lives.unsynced
         assert not any(one.unacked for one in node.durable.endpoint.outboxes.values())
 
 
@@ -348,7 +360,7 @@ def test_two_frames_of_one_place_convict_under_the_key_in_force_there_alone() ->
             proof(Contradicted(BASE, first, second), verifier, keys)
     pair.hub.hear(behind)
     pair.hub.hear(lie)
-    assert pair.hub.durable._memory.accused == {BASE: None}
+    assert pair.hub.durable._memory.heard.accused == {BASE: None}
 
 
 # --- crashes ----------------------------------------------------------------------------
@@ -430,7 +442,14 @@ def test_a_revoked_key_halts_the_spoke_and_is_heard_no_more_also_after_a_restart
     store = MemoryStore()
     signer = Signer(DOMAIN, bytes(32))
     hub = Durable(endpoint_of(small(), HUB), store, signer)
-    hub.revoke(Micros(5), BASE)
+    order = OperatorOrdered(
+        order_id=bytes(8), verb=Verb.REVOKE, target=PeerNamed(peer=BASE), reason="a test"
+    )
+    for operator in OPERATORS[:2]:
+        assert not hub.endpoint.orders.ended, "one is not enough"
+        head = (operator, HUB, Family.CONTROL, 0, 0, Micros(5), NO_HEIGHT, NO_HEIGHT)
+        data, digest = OLD.seal(encode_frame(Envelope(*head, order)), NO_DIGEST)
+        hub.take(Micros(5), Envelope(*head, order), data, Link(NO_DIGEST, digest))
     rows = hub.commit({}, 0)
     halts = [decode_frame(sealed_of(row.data).frame).message for row in rows]
     assert [getattr(one, "reason", None) for one in halts] == [HaltReason.KEY_REVOKED]

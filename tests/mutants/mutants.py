@@ -30,17 +30,19 @@ from hub.zone import Zone
 from lab import plants
 from lab.swarm.options import draw
 from lab.swarm.trial import Trial
+from messaging import lives
 from messaging.approvals import Approvals
-from messaging.channel import Inbox, Outbox
 from messaging.drivers.mortal import MortalDriver
 from messaging.durable import Durable
-from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, OmnimarginError
 from messaging.identity import read_entry
+from messaging.inbox import Inbox
 from messaging.link_control import ResyncAnswer
+from messaging.lives import Lives
 from messaging.memory import MemoryStore
 from messaging.messages import Watermark
+from messaging.outbox import Outbox
 from messaging.units import Micros
 from spokes.state import SpokeState
 from tests.mutants import gains, reconciliation, reorganisation
@@ -72,8 +74,8 @@ def _no_gaps(receive: Any) -> Any:
 def _trusting(examine: Any) -> Any:
     """Accept every life, whatever it has forgotten."""
 
-    def spoiled(self: Endpoint, event: Any, asked: Any, key: Any) -> ResyncAnswer:
-        examine(self, event, asked, key)
+    def spoiled(event: Any, asked: Any, inbox: Any, outbox: Any) -> ResyncAnswer:
+        examine(event, asked, inbox, outbox)
         return ResyncAnswer.ACCEPTED
 
     return spoiled
@@ -83,13 +85,13 @@ def _unfenced(believes: Any) -> Any:
     return lambda self, envelope: True
 
 
-def _hasty(synced: Any) -> Any:
+def _hasty(go_on: Any) -> Any:
     """Go on with reservations as soon as one channel is known to be whole."""
 
-    def spoiled(self: Endpoint, now_us: Micros, key: Any) -> Any:
+    def spoiled(self: Lives, key: Any, keys: Any) -> Any:
         unsynced, self.unsynced = self.unsynced, {key: None}
         try:
-            return synced(self, now_us, key)
+            return go_on(self, key, keys)
         finally:
             self.unsynced = {one: None for one in unsynced if one != key}
 
@@ -340,8 +342,8 @@ MUTANTS: Mapping[str, Mutant] = {
     "X5b": Mutant("P44", "take a late grant", spokes.reservation, "granted", _late_grant),
     "X5c": Mutant("P46", "use after expiry", spokes.reservation, "usable", _late_use),
     "X6": Mutant("P53", "soft evidence frees", hub.credit, "advance", _soft_mark),
-    "X7": Mutant("P60", "a hub may go on from an older state", Endpoint, "_examine", _trusting),
-    "X7b": Mutant("P19", "grants before all have answered", Endpoint, "_synced", _hasty),
+    "X7": Mutant("P60", "a hub may go on from an older state", lives, "examine", _trusting),
+    "X7b": Mutant("P19", "grants before all have answered", Lives, "go_on", _hasty),
     "X8": Mutant("P37", "renewals judged on the first expiry", hub.reservation, "renew",
                  _first_expiry),
     "X9": Mutant("P22", "amnesia without a new epoch", spokes.contract, "restore", _no_new_epoch),

@@ -7,8 +7,8 @@ import hub.rollback
 import spokes.rollback
 from hub.state import HubState
 from hub.zone import Zone
-from messaging.channel import Inbox
 from messaging.envelope import Envelope
+from messaging.inbox import Inbox
 from messaging.messages import Family
 from messaging.units import Height, Micros
 from spokes.undo import CreditWas

@@ -263,6 +263,9 @@ def test_a_spoke_that_is_resumed_opens_again_unless_it_doubts_the_hub() -> None:
 
     (refused,) = order(Verb.WRITE_OFF, ReservationNamed(rid=bytes(16)))
     assert isinstance(refused, Refused)
+    (refused,) = order(Verb.REVOKE, PeerNamed(peer=HUB))
+    assert isinstance(refused, Refused)
+    assert refused.why.endswith("found revoke, which is the hub's")
     assert order(Verb.RESUME, PeerNamed(peer=HUB)) == []
     assert may_open(spoke.state, "ann")
     (refused,) = order(Verb.RESUME, PeerNamed(peer=HUB))

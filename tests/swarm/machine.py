@@ -22,6 +22,7 @@ from lab.swarm import rest
 from lab.swarm.keyed import Seals, signer_of, verifier_of
 from lab.swarm.lies import maker_of
 from lab.swarm.options import Lie
+from lab.swarm.orders import rebuild_order
 from lab.swarm.rarities import Impatient
 from lab.swarm.trial import chain_of
 from lab.swarm.wire import claiming_more
@@ -32,12 +33,12 @@ from messaging.endpoint import Endpoint
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.identity import NO_DIGEST, Sealed, key_id
 from messaging.messages import Family, MarketMoved, Message, OrderPlaced, PricePublished
-from messaging.rebuilding import RebuildApproved, spoke_epoch_of
+from messaging.rebuilding import spoke_epoch_of
 from messaging.topics import Route, routes, topic_of
 from messaging.units import (
     HUB,
     MARKET,
-    OPERATOR,
+    OPERATORS,
     ORACLE,
     SECOND_US,
     TRADERS,
@@ -153,7 +154,7 @@ class Game(RuleBasedStateMachine):
             world.deposits_of(found),
         )
         self.accounts = [account for account, _ in deposits]
-        everyone = (*PROCESSES, MARKET, ORACLE, TRADERS, OPERATOR)
+        everyone = (*PROCESSES, MARKET, ORACLE, TRADERS, *OPERATORS)
         self.signers = {name: signer_of(name, Seals.KEYED) for name in everyone}
         verifier = verifier_of({name: self.signers[name].public for name in everyone}, Seals.KEYED)
         self.by_topic = {route.topic: route for route in routes(names)}
@@ -350,12 +351,14 @@ class Game(RuleBasedStateMachine):
     @precondition(lambda self: self.forgotten)
     @rule()
     def approve(self) -> None:
-        """Let the operator say that whoever was rebuilt may come back."""
+        """Let two operators say that whoever was rebuilt may come back."""
         for endpoint in self.endpoints():
-            if endpoint.lost:
-                epoch = spoke_epoch_of(endpoint.node_epoch)
-                message = RebuildApproved(spoke=endpoint.name, spoke_epoch=epoch)
-                self.tell(OPERATOR, HUB, Family.CONTROL, message)
+            if endpoint.lives.lost:
+                epoch = spoke_epoch_of(endpoint.lives.node_epoch)
+                number = self.numbers["approvals"] = self.numbers.get("approvals", 0) + 1
+                message = rebuild_order(number, endpoint.name, epoch)
+                for operator in OPERATORS[:2]:
+                    self.tell(operator, HUB, Family.CONTROL, message)
         self.run(0)
 
     # --- ends ---------------------------------------------------------------------------
