@@ -88,6 +88,8 @@ class Evidence:
             self.reports = {key: at for key, at in self.reports.items() if at <= fork}
 
     def report_is_final(self, account: AccountId, version: int) -> bool:
-        """Tell whether a report was heard, and its block is final (P53)."""
+        """Tell whether a report was heard, and its block is final (P53); 0 is none at all."""
+        if version == 0:  # a hub that was put back may know of none yet
+            return True
         height = self.reports.get((account, version))
         return height is not None and height <= self.final_heights[Family.MARGIN_STATE]
