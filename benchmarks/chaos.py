@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 TTL_S = 180.0  # a grant's life, scenario time; on the wall clock, nine seconds
 SPEED = 20.0
 PAUSE_S = 12.0
+SETTLE_S = TTL_S + 60.0  # what is said before the end is settled or expired
 VICTIMS = {"hub": 4, "base": 2, "optimism": 2, "unichain": 2, "relay": 2, "broker": 1}
 _PATIENCE_S = 60.0
 
@@ -170,7 +171,7 @@ def _settle(folder: Path) -> None:
     def present() -> bool:
         found = [read_status(folder, role) for role in ("hub", "base", "optimism", "unichain")]
         return all(
-            one is not None and one.state is State.RUNNING and one.at_us > hub_us + 600_000_000
+            one is not None and one.state is State.RUNNING and one.at_us > hub_us + SETTLE_S * 1e6
             for one in found
         )
 

@@ -4,6 +4,7 @@ from collections import deque
 
 from lab.monitor.docket import Docket
 from messaging.envelope import Envelope
+from messaging.link_control import KeyRotated
 from messaging.messages import (
     CHANNEL_FAMILIES,
     CreditUsed,
@@ -39,8 +40,10 @@ class Heard:
         self._covers: deque[int] = deque()
 
     def hear(self, frame: Envelope) -> None:
-        """Take in a frame of the spoke, in order."""
+        """Take in a frame of the spoke, in order; a `KeyRotated` is of no block (P67)."""
         family, height, message = frame.family, frame.height, frame.message
+        if type(message) is KeyRotated:
+            return
         if height < self._heights[family]:
             self._fell(family, "block", self._heights[family], height)
         self._heights[family] = max(height, self._heights[family])

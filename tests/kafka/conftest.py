@@ -6,8 +6,10 @@ or Maven such tests are skipped, unless REQUIRE_KAFKA=1.
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -23,6 +25,7 @@ from messaging.drivers.client import Connection
 from messaging.errors import InputRefused
 from messaging.units import NodeId
 
+ROOT = Path(__file__).parents[2]
 LIMIT_S = 30.0  # to wait for what must happen; not what is measured
 SPOKES = (NodeId("base"), NodeId("base-2"))  # one name begins with the other
 
@@ -43,6 +46,21 @@ class SecureStack(NamedTuple):
             password_file=str(self.secure.folder / f"{principal}.password"),
             ca_file=str(self.secure.ca_file),
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile once what hundreds of processes import: it is most of what a start takes.
+
+    Done before the first stack starts, for scenario time does not wait for its processes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        imports = "import lab.cli, lab.monitor.__main__, lab.stack.process"
+        subprocess.run([sys.executable, "-c", imports], cwd=ROOT, check=True)
+        yield
 
 
 @pytest.fixture(scope="session")

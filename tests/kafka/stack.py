@@ -26,6 +26,7 @@ from lab.stack.topics import create_topics
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
 from messaging.identity import write_keys
+from messaging.messages import ReservationGranted
 from messaging.store import PUBLISHED
 from messaging.topics import topic_of
 from messaging.units import HUB, RELAY, Micros
@@ -275,6 +276,12 @@ class Stack:
         """Wait until there is enough going on to disturb."""
         self.reach(300_000_000)
         self.wait(lambda: self.status(RELAY).events > 100, "frames to be carried")
+        self.wait(self._lends, "credit to be granted")  # late after a slow start
+
+    def _lends(self) -> bool:
+        query = "SELECT 1 FROM journal WHERE instr(event, ?) LIMIT 1"
+        word = ReservationGranted.__struct_config__.tag.encode()
+        return all(rows(self.folder / f"{spoke}.db", query, word) for spoke in self.spokes)
 
     def heal(self) -> dict[str, int]:
         """Wait until all that has been said by now is in its reader's journal; return it."""

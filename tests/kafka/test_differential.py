@@ -32,7 +32,7 @@ def test_a_live_run_has_the_log_of_the_same_run_in_virtual_time(
     one = scenario(
         2,
         latency="constant:120s",
-        duration_h=0.6,
+        duration_h=0.4,
         prices={"start_hours": 4.4},
         traders={"accounts": 60, "open_until_h": 0.1, "leverage_min": 6.0, "leverage_max": 7.0},
     )
@@ -43,7 +43,7 @@ def test_a_live_run_has_the_log_of_the_same_run_in_virtual_time(
     for speed in SPEEDS:
         folder = tmp_path / f"speed{speed:.0f}"
         with Stack(
-            folder, broker.bootstrap, one, speed=speed, settle_ms=1_500, lead_s=15.0
+            folder, broker.bootstrap, one, speed=speed, settle_ms=1_500, lead_s=10.0
         ) as stack:
             stack.start()
             for role in (*stack.spokes, HUB, WORLD):

@@ -35,7 +35,7 @@ BASE = NodeId("base")
 UP = channel_topic(BASE, HUB, Family.RESERVATION)  # read by the relay
 ARRIVED = DELIVERED + UP  # read by the hub
 ORDERS = f"order.{BASE}"
-DOWN_S = float(os.environ.get("KAFKA_DOWN_S", "10"))  # how long the broker stays away
+DOWN_S = float(os.environ.get("KAFKA_DOWN_S", "3"))  # how long the broker stays away
 REFUSED, NO_ROOM = 2, 75
 DISK_BYTES, ROOM_BYTES = 16_000_000, 50_000
 
@@ -307,7 +307,8 @@ def test_a_hub_on_an_old_backup_ends_and_on_its_own_file_goes_on(stack: Stack) -
     stack.start(HUB)
     assert stack.ended(HUB) == REFUSED
     (line,) = stack.said(HUB, level="error")
-    assert "state_lost" in line["event"]
+    # A channel on which it has said nothing since sees another life, no loss; any may answer first.
+    assert line["event"].endswith(("state_lost", "fenced"))
 
     shutil.move(own, file)
     stack.up(HUB)

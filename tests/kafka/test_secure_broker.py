@@ -26,7 +26,7 @@ from lab.stack.topics import administrator, topic_names
 from messaging.drivers import client
 from messaging.drivers.client import TOPIC_BYTES_MAX, Connection
 from messaging.errors import InputRefused
-from messaging.units import NodeId
+from messaging.units import OPERATORS, NodeId
 from tests.kafka.conftest import SPOKES, SecureStack
 
 EVERYBODY = principals(SPOKES)
@@ -118,6 +118,7 @@ def test_a_spoke_reads_what_was_delivered_to_it_and_nothing_of_another() -> None
         "delivered.to-base.liquidation",
         "market.base",
         "order.base",
+        *(f"ctl.{operator}.base" for operator in OPERATORS),
     }
     assert granted("spoke-base", Verb.WRITE, topic_names(SPOKES)) == {
         "from-base.margin-state",
@@ -267,7 +268,7 @@ def test_secrets_are_for_their_owner_and_stay(tmp_path: Path) -> None:
 
 
 def test_the_table_in_the_docs_is_the_one_in_the_code() -> None:
-    rows = re.findall(r"^\| `([a-z-]+(?:<s>)?)` \| (.*?) \| (.*?) \|$", DOCS.read_text(), re.M)
+    rows = re.findall(r"^\| `([a-z0-9-]+(?:<s>)?)` \| (.*?) \| (.*?) \|$", DOCS.read_text(), re.M)
     documented = {
         (principal, verb, name)
         for principal, reads, writes in rows

@@ -13,8 +13,13 @@ from pathlib import Path
 import pytest
 
 from lab.stack import register
-from lab.stack.plan import read_plan
+from lab.stack.plan import KEYS, read_plan
 from lab.stack.view import Row, gather
+from messaging.codec import decode_frame
+from messaging.identity import key_id, read_later_signers, read_sealed
+from messaging.messages import Family
+from messaging.units import NodeId
+from tests.kafka.audit import rows
 
 pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("kafka")]
 
@@ -134,7 +139,7 @@ def up(folder: Path, *words: str) -> Iterator[Up]:
 
 def test_a_scenario_runs_to_its_end_and_leaves_only_its_folder(tmp_path: Path) -> None:
     folder, log = tmp_path / "stack", tmp_path / "run.mcap"
-    done = omnimargin("up", *SMALL, "--speed=120", f"--folder={folder}", "--json", f"--log={log}")
+    done = omnimargin("up", *SMALL, "--speed=200", f"--folder={folder}", "--json", f"--log={log}")
 
     assert processes_of(folder) == {}
     ending = json.loads(done.stdout)
@@ -150,7 +155,17 @@ def test_a_scenario_runs_to_its_end_and_leaves_only_its_folder(tmp_path: Path) -
     assert "every effect the same" in omnimargin("replay", str(log)).stdout
 
 
-def test_a_stack_is_shown_changed_killed_in_part_and_stopped_and_goes_on(tmp_path: Path) -> None:
+def under_new_key(folder: Path, speaker: str, reader: str) -> set[Family]:
+    """Return the channels on which a node has taken frames of another's second key (P67)."""
+    keys, domain = folder / KEYS, read_plan(folder)[0].domain
+    (signer,) = read_later_signers(keys, NodeId(speaker), domain)
+    new = key_id(signer.public)
+    journal = rows(folder / f"{reader}.db", "SELECT event FROM journal")
+    taken = [read_sealed(data) for (data,) in journal if new in data]
+    return {decode_frame(sealed.frame).family for sealed in taken if sealed.key == new}
+
+
+def test_a_stack_is_shown_changed_rekeyed_killed_and_stopped_and_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "stack"
     where = f"--folder={folder}"
     with up(folder, *SMALL, "--speed=10") as stack:
@@ -164,6 +179,13 @@ def test_a_stack_is_shown_changed_killed_in_part_and_stopped_and_goes_on(tmp_pat
         said = omnimargin("link", "base", "hub", "--latency=constant:70s", where).stdout
         assert said.startswith("base hub: constant:70s from scenario time 0:0")
         stack.wait_for(lambda: "link_changed" in (folder / "logs" / "relay.jsonl").read_text())
+
+        old = stack.pid("base")
+        said = omnimargin("rotate", "base", where).stdout
+        assert said == f"{folder / KEYS / 'base.key.2'}: it starts again now\n"
+        stack.wait_for(lambda: stack.runs("base") and stack.pid("base") != old)
+        busy = {Family.MARGIN_STATE, Family.RESERVATION}
+        stack.wait_for(lambda: under_new_key(folder, "base", "hub") >= busy)
 
         victim = stack.pid("hub")
         os.kill(victim, signal.SIGKILL)

@@ -21,7 +21,7 @@ from lab.world import World, build
 from messaging.codec import encode_frame
 from messaging.envelope import Envelope
 from messaging.identity import NO_DIGEST, domain_of, read_signer, read_verifier, write_keys
-from messaging.link_control import Acknowledged
+from messaging.link_control import Acknowledged, KeyRotated
 from messaging.messages import (
     CHANNEL_FAMILIES,
     CloseReason,
@@ -313,6 +313,12 @@ class Talk:
             message = Watermark(spoke_time_us=Micros(self.now_s * SECOND_US), open_count=0)
             self._write(spoke, HUB, family, message)
 
+    def rotate(self, spoke: NodeId) -> None:
+        for family in CHANNEL_FAMILIES:
+            effective = self.numbers[channel_topic(spoke, HUB, family)] + 2
+            word = KeyRotated(public_key=bytes(32), effective_seq=effective, proof=bytes(64))
+            self._write(spoke, HUB, family, word, height=0)
+
     def time_us(self, after_s: int = 0) -> Micros:
         return Micros((self.now_s + after_s) * SECOND_US)
 
@@ -439,6 +445,7 @@ def beginning() -> Talk:
         talk.mark(spoke)
     talk.now_s += FINAL_S
     for spoke in (BASE, OPTIMISM):
+        talk.rotate(spoke)
         talk.mark(spoke)
         talk.hub(spoke, ClosureAcknowledged(rid=rid(f"one {spoke}")))
         talk.lend(spoke, f"two {spoke}", 400)
