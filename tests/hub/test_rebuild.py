@@ -2,7 +2,6 @@
 
 import pytest
 
-from hub.zone import Zone
 from messaging.effects import Readmit, Refused, Send
 from messaging.messages import CloseReason, Family, Message, ReservationClosed, ReservationGranted
 from messaging.node import Rejoined
@@ -35,13 +34,6 @@ def test_a_watermark_of_another_epoch_releases_nothing() -> None:
     assert granted.spoke_epoch == EPOCH
     desk.mark(4 * TTL, final=4 * TTL)
     assert desk.reserved() == 100 * USD  # the one of this epoch is free again
-
-
-def test_without_the_fence_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No seed shows it: what an old grant was used for is told with the first final watermark."""
-    monkeypatch.setattr(Zone, "speaks_of", lambda self, spoke_epoch: True)
-    with pytest.raises(AssertionError):
-        test_a_watermark_of_another_epoch_releases_nothing()
 
 
 def test_what_never_arrived_is_free_when_the_last_word_is_final() -> None:
