@@ -140,6 +140,8 @@ class Words:
             word = outbox.unacked.get(frame.seq)
             if word is not None and _same(word, frame):
                 return
+            if outbox.lineage.epoch_of(frame.seq) > frame.chan_epoch:
+                return  # it has been taken back since, and its sender does not have it any more
             if key[1] in self._put_back and place_of(frame) <= outbox.acked:
                 return  # another process of the receiver has taken it in, and said so
         found = f"{'/'.join(key)} {frame.seq:,}: applied, and in no outbox of its sender"

@@ -58,6 +58,9 @@ class Wire:
         self._losses = 0.3 * self._strength("loss")
         self._repeats = 0.5 * self._strength("repeat")
         self._breaks = 0.05 * self._strength("broken")
+        # Of a node that is put back behind its new key, the old one is as good as ever.
+        put_back = any(name in options.faults for name in ("backup", "lost_commit", "twin"))
+        self._leaks = 0.0 if put_back else self._strength("leaked")
         self._bounded = "capacity" in options.faults
         self._way_us = options.way_s * SECOND_US
         self._routes = routes
@@ -208,7 +211,7 @@ class Wire:
 
     def _stolen(self, route: Route, data: bytes, at_us: Micros) -> list[Parcel]:
         """Return what somebody with the sender's first key says in this frame's place."""
-        strength = self._strength("leaked")
+        strength = self._leaks
         if not strength or self._thief.next()[0] >= 0.5 * strength:
             return []
         if not self._is_behind(route, data):

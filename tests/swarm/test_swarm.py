@@ -50,7 +50,7 @@ def test_nothing_is_found_and_every_fault_strikes() -> None:
         assert verdict.finding is None, (seed, verdict.finding)
         counts.update(verdict.counts)
     struck = {name for name in campaign.REQUIRED if name in FAULTS or name.startswith("died")}
-    struck.remove("leaked")  # there is no calm in which anybody hears of a new key
+    struck.remove("leaked")  # not where nodes are put back behind their new keys
     assert not {name for name in struck if not counts[name]}
     assert not {f"{group} while held" for group in ("F2", "F5", "F8")} - {*counts}
     assert not {f"F1 while {state}" for state in STATES} - {*counts}
