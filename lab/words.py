@@ -155,8 +155,6 @@ class Words:
                 return  # taken back since: no outbox has it any more
             if key[1] in self._put_back and place_of(frame) <= outbox.acked:
                 return  # another process of the receiver has taken it in, and said so
-            if outbox.lineage.epoch_of(frame.seq) > frame.chan_epoch:
-                return  # taken back since, and on its way before that
         found = f"{'/'.join(key)} {frame.seq:,}: applied, and in no outbox of its sender"
         raise InvariantViolated("INV16", found)
 

@@ -67,7 +67,7 @@ class Fates:
         """Draw in how many rounds somebody gives the process a new key, and starts it again."""
         strength = self._faults.get("rotation", 0.0) or self._faults.get("leaked", 0.0)
         if strength:
-            mean = 400.0 - 350.0 * strength
+            mean = 250.0 - 200.0 * strength
             rounds = 1 + int(-log(1.0 - self._rotations[name].next()[0]) * mean)
             self._rotates[name] = self._rounds[name] + rounds
 

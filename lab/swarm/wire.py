@@ -59,6 +59,9 @@ class Wire:
         self._losses = 0.3 * self._strength("loss")
         self._repeats = 0.5 * self._strength("repeat")
         self._breaks = 0.05 * self._strength("broken")
+        # Of a node that is put back behind its new key, the old one is as good as ever.
+        put_back = any(name in options.faults for name in ("backup", "lost_commit", "twin"))
+        self._leaks = 0.0 if put_back else self._strength("leaked")
         self._bounded = "capacity" in options.faults
         self._way_us = options.way_s * SECOND_US
         self._routes = routes
@@ -74,6 +77,7 @@ class Wire:
         }
         self._under_way: dict[tuple[NodeId, NodeId], list[Micros]] = {}
         self._capacity = Draws(options.seed, "wire/capacity").whole(2, 20)
+        self._thief = Draws(options.seed, "wire/leaked")
         self._kept: list[tuple[Route, bytes]] = []
         self.counts: Counter[str] = Counter()
         self.prints: set[Message] = set()
@@ -90,12 +94,13 @@ class Wire:
         at_us = Micros(now_us + self._delay_us(draws[0], draws[1]))
         if self.healed or not self._faulty:
             return (Parcel(at_us, route, data),)
+        stolen = self._stolen(route, data, Micros((now_us + at_us) // 2))
         held_us = self._through_windows(route, now_us, at_us)
         if held_us is None or self._is_lost(route, data, draws[2], now_us, held_us):
-            return ()
+            return stolen
         if route.sender == ORACLE:
             data = self._print(data, draws)
-        found = [Parcel(held_us, route, self._harmed(data, draws[3]))]
+        found = [*stolen, Parcel(held_us, route, self._harmed(data, draws[3]))]
         if draws[4] < self._repeats:
             self._note("repeat")
             again_us = Micros(held_us + self._delay_us(draws[5], draws[6]))
@@ -207,12 +212,17 @@ class Wire:
             self._note("forge")
             early_us = Micros((now_us + at_us) // 2)  # before the frame that it is made of
             return [Parcel(early_us, route, self._forged(route, data, draw / forge))]
-        draw -= forge
-        if 0 <= draw < 0.5 * self._strength("leaked") and self._is_behind(route, data):
-            self._note("leaked")
-            early_us = Micros((now_us + at_us) // 2)
-            return [Parcel(early_us, route, claiming_more(data, self._signers[route.sender]))]
         return []
+
+    def _stolen(self, route: Route, data: bytes, at_us: Micros) -> list[Parcel]:
+        """Return what somebody with the sender's first key says in this frame's place."""
+        strength = self._leaks
+        if not strength or self._thief.next()[0] >= 0.5 * strength:
+            return []
+        if not self._is_behind(route, data):
+            return []
+        self._note("leaked")
+        return [Parcel(at_us, route, claiming_more(data, self._signers[route.sender]))]
 
     def _is_behind(self, route: Route, data: bytes) -> bool:
         """Tell whether who has a node's first key is to forge this frame under it: a later one's.

@@ -50,9 +50,28 @@ def test_nothing_is_found_and_every_fault_strikes() -> None:
         assert verdict.finding is None, (seed, verdict.finding)
         counts.update(verdict.counts)
     struck = {name for name in campaign.REQUIRED if name in FAULTS or name.startswith("died")}
+    struck.remove("leaked")  # not where nodes are put back behind their new keys
     assert not {name for name in struck if not counts[name]}
     assert not {f"{group} while held" for group in ("F2", "F5", "F8")} - {*counts}
     assert not {f"F1 while {state}" for state in STATES} - {*counts}
+
+
+def test_old_keys_are_refused_once_nodes_have_new_ones() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(8):
+        faults = {"rotation": 0.8, "leaked": 1.0, "loss": 0.3, "reorg": 0.5}
+        options = msgspec.structs.replace(draw(seed, MINUTES), faults=faults, liar=None)
+        both = [
+            Trial(msgspec.structs.replace(options, real_signatures=real)).run()
+            for real in (False, True)[: 1 + (seed < 2)]
+        ]
+        assert {one.finding for one in both} == {None}
+        assert len({one.digest for one in both}) == 1
+        counts.update(both[0].counts)
+    assert counts["leaked"] > 50
+    assert counts["rotated with frames in flight"] > 10
+    assert counts["refused: expected no old key"] > counts["leaked"] // 2
+    assert counts["reorg"] > 10
 
 
 def test_a_seed_is_the_same_in_any_process_and_whatever_its_neighbours() -> None:
