@@ -39,7 +39,17 @@ class Audit:
         self._closed: set[int] = set()
         self.now_us = Micros(0)
         self._young: dict[tuple[int, int], deque[tuple[Micros, int]]] = {}  # (due, gain)
+        self._unseen: dict[tuple[int, int], int] = {}  # version settled when nobody looked
         self.bad_debt_usd6 = 0
+
+    def follow(self, hub: HubState) -> None:
+        """Look at a hub from now on; what it has settled before may be of any age."""
+        self.hub = hub
+        self._unseen = {
+            (place, zone.place): view.settled.version
+            for place, account in enumerate(hub.accounts)
+            for zone, view in zip(hub.zones, account.views, strict=True)
+        }
 
     def check(self, place: int) -> None:
         """Follow one account to where it is now, and compare.
@@ -94,7 +104,8 @@ class Audit:
         gain_usd6 = report.realised_usd6 - before.realised_usd6
         self._cash_usd6[place] += gain_usd6
         hold_us = self.hub.zones[spoke].policy.hold_us
-        if hold_us and gain_usd6 > 0:
+        seen = self._unseen.get((place, spoke)) != report.version
+        if hold_us and gain_usd6 > 0 and seen:
             due_us = Micros(self.now_us + hold_us)
             self._young.setdefault((place, spoke), deque()).append((due_us, gain_usd6))
         self._cash_usd6[place] -= report.fees_usd6 - before.fees_usd6

@@ -127,7 +127,8 @@ class Checker:
     def _follow(self, node: Node) -> None:
         self._watched[node.name] = node
         if isinstance(node, Hub):
-            self._hub = self._audit.hub = node.state
+            self._hub = node.state
+            self._audit.follow(node.state)
         elif isinstance(node, Spoke):
             self._spokes[node.name] = node
             self._fills[node.name] = self._fills_before.pop(node.name, Fills(node))

@@ -36,12 +36,15 @@ class Fates:
         self._due = dict.fromkeys(names, 0)
         self._rotations = {name: Draws(options.seed, f"rotation/{name}") for name in names}
         self._rotates = dict.fromkeys(names, 0)
+        self._amnesias = {name: Draws(options.seed, f"amnesia/{name}") for name in names}
+        self._forgets = dict.fromkeys(names, 0)
         self._ahead = {name: self._jumps(options, name) for name in names}
         self.healed = False
         self._hub_lost = self._forgotten = False
         for name in names:
             self._draw_due(name)
             self._draw_rotation(name)
+            self._draw_amnesia(name)
 
     def _jumps(self, options: Options, name: NodeId) -> list[tuple[int, int]]:
         """Return (from when, how far ahead [us]) of a clock; it is right at the beginning."""
@@ -71,6 +74,14 @@ class Fates:
             rounds = 1 + int(-log(1.0 - self._rotations[name].next()[0]) * mean)
             self._rotates[name] = self._rounds[name] + rounds
 
+    def _draw_amnesia(self, name: NodeId) -> None:
+        """Draw in how many rounds a spoke loses all but its chain, whether or not others die."""
+        strength = self._faults.get("amnesia", 0.0)
+        if strength and name != HUB:
+            mean = 400.0 - 350.0 * strength
+            rounds = 1 + int(-log(1.0 - self._amnesias[name].next()[0]) * mean)
+            self._forgets[name] = self._rounds[name] + rounds
+
     def jumps(self) -> list[Micros]:
         """Return when some clock jumps."""
         return [Micros(at_us) for ahead in self._ahead.values() for at_us, _ in ahead]
@@ -82,6 +93,8 @@ class Fates:
         self._rounds[name] += 1
         if self._rounds[name] == self._rotates[name]:
             return self._rotation(name)
+        if self._rounds[name] == self._forgets[name] and not self._hub_lost:
+            return self._amnesia(name)
         if not self._due[name] or self._rounds[name] < self._due[name]:
             return None
         draws = self._deaths[name].next()
@@ -118,18 +131,30 @@ class Fates:
             rotated=True,
         )
 
-    def _loss(self, name: NodeId) -> Loss:
-        """Draw what a disk or somebody's backup does to a node's store, rarely.
+    def _amnesia(self, name: NodeId) -> Death:
+        """Draw how a spoke loses all but its chain.
 
         Either the hub loses something or spokes lose all: who approves of a spoke that comes back
         has seen that the hub's own state is whole (P24).
         """
+        draws = self._amnesias[name].next()
+        self._draw_amnesia(name)
+        self._struck(FAULTS["amnesia"])
+        self._forgotten = True
+        return Death(
+            point=_POINTS[int(len(_POINTS) * draws[0])],
+            down_us=int(-log(1.0 - draws[1]) * 0.2 * self._down_us),
+            again=int(2 * draws[2]),
+            loss=Loss.AMNESIA,
+        )
+
+    def _loss(self, name: NodeId) -> Loss:
+        """Draw what a disk or somebody's backup does to a node's store, rarely."""
         draws = self._losses[name].next()
         if name == HUB and self._forgotten:
             return Loss.NOTHING
         loss = self._drawn_loss(name, draws)
         self._hub_lost = self._hub_lost or (name == HUB and loss is not Loss.NOTHING)
-        self._forgotten = self._forgotten or loss is Loss.AMNESIA
         return loss
 
     def _drawn_loss(self, name: NodeId, draws: Sequence[float]) -> Loss:
@@ -142,10 +167,6 @@ class Fates:
             return Loss.LAST_COMMIT
         if draws[2] < share * self._faults.get("twin", 0.0):
             return Loss.SUPERVISOR
-        forgets = name != HUB and not self._hub_lost
-        if forgets and draws[3] < 0.7 * self._faults.get("amnesia", 0.0):
-            self._struck(FAULTS["amnesia"])
-            return Loss.AMNESIA
         return Loss.NOTHING
 
     def pause_us(self, name: NodeId, now_us: Micros) -> int:

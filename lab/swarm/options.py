@@ -27,6 +27,7 @@ FAULTS = {
     "forge": "F10", "spam": "F10", "leaked": "F10", "operator": "F11", "rotation": "F11",
     "burst": "F12", "last_unit": "F12", "tiny": "F13", "impatient": "F13",
 }  # fmt: skip
+KEYS = ("rotation", "leaked")  # not with amnesia: who is rebuilt knows first keys alone
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
 HOLDS_S = (0.0, 5.0, 60.0)  # of gains
 REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
@@ -95,8 +96,9 @@ def draw(seed: int, minutes: float) -> Options:
         for name in FAULTS
         if everything or stream(f"on/{name}").chance(0.35)
     }
-    if "amnesia" in faults and "rotation" in faults:
-        del faults[stream("memory or keys").choice(["amnesia", "rotation"])]
+    if "amnesia" in faults and faults.keys() & set(KEYS):
+        for name in ("amnesia",) if stream("memory or keys").chance(0.5) else KEYS:
+            faults.pop(name, None)
     way_s = round(stream("way").log_uniform(0.05, 6.0), 3)
     block_s = stream("block").choice([0.25, 1.0, 2.0, 12.0])
     final_s = round(stream("final").log_uniform(1.0, 60.0), 1)

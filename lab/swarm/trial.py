@@ -280,7 +280,8 @@ class Trial:
         counts, people = self.driver.counts, self._people
         passed_over = people is not None and people.counts["skip, releases frozen"]
         # Who is put back behind a change of keys is not told so (P98).
-        lost = counts["rotated"] and any(process.restored for process in self._processes)
+        restored = any(process.restored for process in self._processes)
+        lost = counts["rotated"] and (restored or counts["amnesia"])
         return not (self.driver.stopped or counts["doubled"] or passed_over or lost)
 
     def endpoints(self) -> list[Endpoint]:

@@ -14,7 +14,7 @@ import pytest
 from lab import plants
 from lab.swarm import campaign
 from lab.swarm.draws import Draws
-from lab.swarm.options import FAULTS, Options, draw
+from lab.swarm.options import FAULTS, KEYS, Options, draw
 from lab.swarm.reached import GROUPS, STATES
 from lab.swarm.trial import Trial
 from messaging import durable
@@ -39,8 +39,10 @@ def swarm(*words: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]
 
 
 def everything(seed: int) -> Options:
-    """Return a world with every fault on, and strongly."""
-    return msgspec.structs.replace(draw(seed, MINUTES), faults=dict.fromkeys(FAULTS, 0.8))
+    """Return a world with every fault on, and strongly; memory is lost, or keys change."""
+    out = ("amnesia",) if seed % 8 else KEYS
+    faults = {name: 0.8 for name in FAULTS if name not in out}
+    return msgspec.structs.replace(draw(seed, MINUTES), faults=faults)
 
 
 def test_nothing_is_found_and_every_fault_strikes() -> None:
