@@ -257,7 +257,7 @@ class Endpoint:
             return ResyncAnswer.STATE_LOST
         if epoch < known.node_epoch or (epoch == known.node_epoch and asked.nonce != known.nonce):
             return ResyncAnswer.FENCED
-        inbox.life = Life(epoch, asked.nonce, head)
+        inbox.follow(Life(epoch, asked.nonce, head))
         return ResyncAnswer.ACCEPTED
 
     def _synced(self, now_us: Micros, key: _ChannelKey) -> list[Output]:
