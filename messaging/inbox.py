@@ -42,6 +42,7 @@ class Inbox:
     """
 
     __slots__ = (
+        "_lives",
         "_newer_us",
         "_parked_us",
         "acked_seq",
@@ -79,6 +80,7 @@ class Inbox:
         self.dead = 0
         self.keys = Keys()
         self.life = FIRST_LIFE
+        self._lives: list[Life] = []  # accepted, each with what it knows of those before it
         self.waits = False
         self._parked_us: dict[int, Micros] = {}  # when each began to wait, or was asked for last
         self._newer_us = Micros(0)  # the same, of the oldest in `newer`
@@ -232,10 +234,17 @@ class Inbox:
 
     def believes(self, envelope: Envelope | Poisoned) -> bool:
         """Tell whether a frame counts: of the accepted life, or known to it (P19, P20)."""
-        epoch, life = envelope.node_epoch, self.life
-        if epoch == life.node_epoch:
-            return True
-        return epoch < life.node_epoch and Place(envelope.chan_epoch, envelope.seq) <= life.head
+        epoch, newest = envelope.node_epoch, self.life.node_epoch
+        if epoch >= newest:
+            return epoch == newest
+        place = Place(envelope.chan_epoch, envelope.seq)
+        return all(place <= life.head for life in self._lives if life.node_epoch > epoch)
+
+    def follow(self, life: Life) -> None:
+        """Accept a life; what any accepted one does not know of stays dropped for ever (P20)."""
+        self.life = life
+        # One that knows no more than a later one drops nothing that the later one does not.
+        self._lives = [one for one in self._lives if one.head < life.head] + [life]
 
     def _ready(self, now_us: Micros) -> Iterator[Envelope]:
         """Take out what waits and is in order now; the latest version there is goes first."""
@@ -285,7 +294,8 @@ class Inbox:
         self.parked.clear()
         self._parked_us.clear()
         self.newer.clear()
-        self.life = life
+        self.poison.clear()
+        self.follow(life)
         return self.chan_epoch_max
 
     def go_to(self, base: Place, life: Life) -> None:

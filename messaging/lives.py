@@ -113,7 +113,7 @@ class Lives:
             news = inbox.seen > Place(known.heard_epoch, known.heard_seq)
             if news or outbox.acked > Place(known.said_epoch, known.said_seq):
                 return _told(nonce, ResyncAnswer.STATE_LOST)
-            inbox.life = Life(node_epoch, nonce, life.head)
+            inbox.follow(Life(node_epoch, nonce, life.head))
             head_epoch, head_seq = outbox.head
             self._accepted[key] = replace(
                 known, nonce=nonce, head_epoch=head_epoch, head_seq=head_seq
@@ -174,7 +174,7 @@ def examine(event: Envelope, asked: ResyncAsked, inbox: Inbox, outbox: Outbox) -
         return ResyncAnswer.STATE_LOST
     if _is_another(known, epoch, asked.nonce):
         return ResyncAnswer.FENCED
-    inbox.life = Life(epoch, asked.nonce, head)
+    inbox.follow(Life(epoch, asked.nonce, head))
     return ResyncAnswer.ACCEPTED
 
 

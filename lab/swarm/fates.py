@@ -71,6 +71,8 @@ class Fates:
         strength = self._faults.get("rotation", 0.0) or self._faults.get("leaked", 0.0)
         if strength:
             mean = 250.0 - 200.0 * strength
+            if not self._rounds[name]:
+                mean /= 5  # the first one early, so that much is behind it
             rounds = 1 + int(-log(1.0 - self._rotations[name].next()[0]) * mean)
             self._rotates[name] = self._rounds[name] + rounds
 

@@ -1,8 +1,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from messaging.channel import RESENT_MAX, ChannelPolicy
+from messaging.channel import RESENT_MAX, ChannelPolicy, Life
 from messaging.envelope import Envelope
 from messaging.inbox import PARKED_MAX, Inbox
 from messaging.lineage import Place
@@ -271,3 +272,24 @@ def test_a_frame_after_a_quiet_time_has_its_own_patience() -> None:
 
     assert not outbox.overdue(Micros(START_US + 70_999), POLICY)
     assert seqs(outbox.overdue(Micros(START_US + 71_000), POLICY)) == [2]
+
+
+# --- lives ------------------------------------------------------------------------------
+
+
+@given(
+    heads=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    epoch=st.integers(1, 8),
+    seq=st.integers(1, 9),
+)
+def test_what_one_accepted_life_does_not_know_no_later_one_brings_back(
+    heads: list[int], epoch: int, seq: int
+) -> None:
+    inbox = Inbox()
+    lives = [Life(2 + n, bytes(8), Place(1, head)) for n, head in enumerate(heads)]
+    for life in lives:
+        inbox.follow(life)
+
+    later = [life for life in lives if life.node_epoch > epoch]
+    known = epoch <= lives[-1].node_epoch and all(seq <= life.head.seq for life in later)
+    assert inbox.believes(replace(frame(seq), node_epoch=epoch)) == known
