@@ -20,7 +20,14 @@ from lab.plants import planted
 from lab.world import World, build
 from messaging.codec import encode_frame
 from messaging.envelope import Envelope
-from messaging.identity import NO_DIGEST, domain_of, read_signer, read_verifier, write_keys
+from messaging.identity import (
+    NO_DIGEST,
+    Signer,
+    domain_of,
+    read_signer,
+    read_verifier,
+    write_keys,
+)
 from messaging.link_control import Acknowledged, KeyRotated
 from messaging.messages import (
     CHANNEL_FAMILIES,
@@ -47,6 +54,7 @@ from messaging.messages import (
     StateReported,
     Watermark,
 )
+from messaging.rotation import claim_of
 from messaging.topics import DELIVERED, channel_topic, routes, topic_of
 from messaging.units import (
     HUB,
@@ -849,9 +857,16 @@ def test_the_reader_counts_what_is_no_frame_and_blinds_behind_a_gap(tmp_path: Pa
     signers = {node: read_signer(tmp_path, node, domain) for node in (BASE, OPTIMISM, HUB)}
     talk = beginning()
     rows: dict[str, list[bytes]] = defaultdict(list)
-    for written in talk.tape:
-        sealed, _ = signers[written.frame.sender].seal(encode_frame(written.frame), NO_DIGEST)
-        rows[written.topic].append(sealed)
+    later, rotated = Signer(domain, bytes(32)), set()
+    for _, topic, frame, _ in talk.tape:
+        signer = later if topic in rotated else signers[frame.sender]
+        word = frame.message
+        if type(word) is KeyRotated:
+            proof = later.vouch(claim_of(domain, frame, later.public))
+            word = msgspec.structs.replace(word, public_key=later.public, proof=proof)
+            rotated.add(topic)
+        told = msgspec.structs.replace(frame, message=word)
+        rows[topic].append(signer.seal(encode_frame(told), NO_DIGEST)[0])
     reader = Reader(Books(TERMS), read_verifier(tmp_path, domain))
     up, down = "from-base.reservation", "to-base.reservation"
     forged, _ = signers[OPTIMISM].seal(encode_frame(talk.tape[0].frame), NO_DIGEST)
