@@ -198,7 +198,11 @@ def test_a_node_that_some_have_agreed_to_is_not_compared_with_its_former_self() 
     restored = 0
     for seed in range(40, 80):
         drawn = draw(seed, 2.0)
-        options = msgspec.structs.replace(drawn, faults=drawn.faults | PUT_BACK, liar=None)
+        # New keys mean more lives, and a hub that loses the commit in which it has accepted one
+        # drops all that follows (docs/swarm.md, section 8).
+        faults = {name: how for name, how in drawn.faults.items() if name != "rotation"}
+        faults.pop("leaked", None)
+        options = msgspec.structs.replace(drawn, faults=faults | PUT_BACK, liar=None)
         verdict = Trial(options).run()
         assert verdict.finding is None, (seed, verdict.finding)
         restored += verdict.counts.get("restored", 0)
