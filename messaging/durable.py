@@ -255,7 +255,8 @@ class Durable:
         witness = self._memory.witnesses.get(topic_of(frame))
         inbox = None if witness is None else self._counting(frame)
         if witness is not None and inbox is not None:
-            witness.turn(inbox.keys)
+            if frame.sender in self._memory.endpoint.rekeyed:
+                witness.turn(inbox.keys)
             place = witness.contradicts(frame, link)
             if place is not None:
                 self._accuse(now_us, frame.sender, place, data)
@@ -354,7 +355,8 @@ class Durable:
             witness = memory.witnesses.get(topic)
             if witness is None:
                 witness = memory.witnesses[topic] = Witness()
-            witness.turn(inbox.keys)
+            if frame.sender in memory.endpoint.rekeyed:
+                witness.turn(inbox.keys)
             witness.note(frame, link, memory.place)
 
     def _counting(self, frame: Envelope) -> Inbox | None:
@@ -362,9 +364,12 @@ class Durable:
 
         What an old key has signed may be a thief's: it is no word that anybody is held to.
         """
-        inbox = self.endpoint.inboxes.get((frame.sender, frame.family))
+        endpoint = self._memory.endpoint
+        inbox = endpoint.inboxes.get((frame.sender, frame.family))
         if inbox is None or frame.seq == 0 or not inbox.believes(frame):
             return None
+        if frame.sender not in endpoint.rekeyed:
+            return inbox
         said = inbox.keys.said
         return inbox if said is None or place_of(frame) > said else None
 
