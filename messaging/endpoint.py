@@ -291,7 +291,13 @@ class Endpoint:
             return list(self.outboxes[key].asked(message.first_seq, message.last_seq))
         lives, inbox, outbox = self.lives, self.inboxes[key], self.outboxes[key]
         if type(message) is ResyncAsked:
-            return self._follow(now_us, key, lives.asked(event, message, key, inbox, outbox))
+            known = inbox.life.nonce
+            step = lives.asked(event, message, key, inbox, outbox)
+            out = self._follow(now_us, key, step)
+            if lives.is_known_by_question and inbox.life.nonce != known:
+                # It may have forgotten that it had accepted this one: a commit of it was lost.
+                out.append(self._outside(key, now_us, lives.question(key, outbox)))
+            return out
         if type(message) is ResyncTold:
             return self._follow(now_us, key, lives.told(message, key))
         if type(message) is RebuildAccepted:

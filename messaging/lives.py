@@ -72,6 +72,11 @@ class Lives:
         """Let a rebuilt peer come back in an epoch, for people have said that it may (P24)."""
         self.readmitted[peer, spoke_epoch] = None
 
+    @property
+    def is_known_by_question(self) -> bool:
+        """Tell whether the other ends follow this life because it has asked them to."""
+        return self._nonce != b""
+
     def question(self, key: ChannelKey, outbox: Outbox) -> ResyncAsked:
         """Return what the other end of a channel is asked about this life."""
         head = NOWHERE if key in self.lost else outbox.head

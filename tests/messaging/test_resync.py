@@ -234,6 +234,25 @@ def test_what_a_fenced_life_has_heard_is_said_again_to_the_one_that_goes_on() ->
     assert room.heard(HUB) == [say(1)]
 
 
+def test_a_node_that_has_forgotten_whom_it_accepted_is_asked_again() -> None:
+    """The answer had left when the commit was lost."""
+    room = Room()
+    spoke = room.ends[EAST]
+    asks = room.give(spoke, life(1))
+    forgetful = room.copy(HUB)
+    for ask in asks:
+        for answer in room.give(room.ends[HUB], ask):
+            if answer.receiver == EAST:
+                room.give(spoke, answer)
+    assert not spoke.lives.unsynced
+
+    room.ends[HUB] = forgetful
+    room.settle(room.give(forgetful, life(2)))
+    room.settle(room.say(spoke, HUB, 7))
+    assert room.heard(HUB) == [say(7)]
+    assert not forgetful.lives.unsynced
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     steps=st.lists(
