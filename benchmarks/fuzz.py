@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from hashlib import blake2b
 from multiprocessing import get_context
 
@@ -51,6 +52,7 @@ class Found(msgspec.Struct, kw_only=True):
     digest: str = ""
 
 
+@cache
 def sealed_frames() -> tuple[list[bytes], list[bytes], Verifier]:
     """Return frames of a run, one of each kind and more, and the same sealed by the hub."""
     kinds: Counter[str] = Counter()

@@ -11,7 +11,7 @@ CALM = settings(deadline=None, derandomize=True, suppress_health_check=list(Heal
 
 @pytest.mark.parametrize("game", [Game, ReorgGame])
 def test_no_game_is_won_against_hub_and_spokes(game: type[Game]) -> None:
-    few = settings(CALM, max_examples=40, stateful_step_count=50)
+    few = settings(CALM, max_examples=20, stateful_step_count=50)
     run_state_machine_as_test(game, settings=few)
 
 

@@ -81,7 +81,7 @@ def test_a_seed_is_the_same_in_any_process_and_whatever_its_neighbours() -> None
     digests = []
     for hash_seed, jobs in (("0", "1"), ("77", "2")):
         done = swarm(
-            "--seeds", "3..60", "--minutes", "1", "--jobs", jobs, "--json", hash_seed=hash_seed
+            "--seeds", "3..32", "--minutes", "1", "--jobs", jobs, "--json", hash_seed=hash_seed
         )
         assert done.returncode == 0, done.stderr
         digests.append(json.loads(done.stdout)["digest"])
@@ -107,8 +107,7 @@ def test_switching_a_fault_off_leaves_the_draws_of_the_others() -> None:
 @pytest.mark.parametrize("name", ["hub_clock", "early_release", "overuse", "soft_settle"])
 def test_a_planted_defect_is_found(name: str) -> None:
     with plants.planted(name):
-        verdicts = campaign.run_seeds(range(60), MINUTES)
-    assert any(verdict.finding for verdict in verdicts)
+        assert any(Trial(draw(seed, MINUTES)).run().finding for seed in range(60))
 
 
 def test_a_finding_is_reproduced_and_shrinks() -> None:
