@@ -31,9 +31,7 @@ def rejoined(hub: HubState, zone: Zone, event: Rejoined) -> list[Effect]:
     """Begin a channel to a rebuilt spoke anew, and say again what must not be lost on it."""
     family = event.family
     zone.epochs[family] = event.spoke_epoch
-    word = ChannelRebuilt(
-        spoke_epoch=event.spoke_epoch, base_epoch=event.base_epoch, fork_height=Height(0)
-    )
+    word = ChannelRebuilt(spoke_epoch=event.spoke_epoch, base_epoch=event.base_epoch)
     effects: list[Effect] = [Send(zone.name, family, word)]
     if family is Family.RESERVATION:
         # What watermarks have claimed, they have claimed of the epochs before (P22).
@@ -73,11 +71,11 @@ def _commands(hub: HubState, zone: Zone) -> list[Effect]:
 
 
 def told(hub: HubState, zone: Zone, family: Family, word: ChannelRebuilt) -> list[Effect]:
-    """Take back what the channel has told of blocks that were lost meanwhile (P55).
+    """Take back what the channel has told of blocks that were not final (P61).
 
-    Since they were lost, others may have become final.
+    They may have been lost before the spoke was, and the word of it with its memory.
     """
-    fork = word.fork_height
+    fork = zone.final_heights[family]
     lost = ChainReorganised(fork_height=fork, old_height=fork, base_epoch=word.base_epoch)
     return rollback.reorganised(hub, zone, family, lost, fork)
 

@@ -24,7 +24,7 @@ class Evidence:
         covered: largest height of a final watermark of `margin-state` (P54).
         closed: block of each reservation's close.
         reports: block of each report, by account and version.
-        violated: a block is said to be lost that was final (P56).
+        violated: the last word on lost blocks has called a final one lost (P56).
         spoke_epoch: of the spoke; `final_us` is of this one alone.
         ended_epoch: all reservations of epochs before this one have ended, finally (P61).
     """
@@ -57,10 +57,11 @@ class Evidence:
             self.reports.setdefault((message.account, message.version), height)
         elif type(message) is ChainReorganised:
             final = max(self.final_heights[family], frame.final_height)
-            self.violated |= message.fork_height < final
+            self.violated = message.fork_height < final
             self._lose(family, max(message.fork_height, final))
         elif type(message) is ChannelRebuilt:
-            self._lose(family, max(message.fork_height, self.final_heights[family]))
+            self.violated = False
+            self._lose(family, self.final_heights[family])
             if family is Family.RESERVATION:
                 self._marks[family].clear()
                 self.final_us, self.spoke_epoch = Micros(-1), message.spoke_epoch

@@ -64,23 +64,31 @@ class Overlay:
 
     def hear(self, frame: Envelope) -> bool:
         """Take in a frame in order; tell whether it took others back."""
-        final = self._final.setdefault(frame.family, _Facts())
+        self._final.setdefault(frame.family, _Facts())
         soft = self._soft.setdefault(frame.family, deque())
         message = frame.message
         if type(message) is KeyRotated:
             self._kept_seq[frame.family] = frame.seq
             return False
         lost = isinstance(message, ChainReorganised | ChannelRebuilt)
+        if isinstance(message, ChainReorganised):
+            self._settle(frame)  # what the word itself calls final is not lost (P56)
         while lost and soft and soft[-1].seq >= frame.seq:
             soft.pop()
         if isinstance(message, ChannelRebuilt):
             self._kept_seq[frame.family] = frame.seq - 1
-        if isinstance(message, ChainReorganised | ChannelRebuilt):
+            soft.clear()
+        elif isinstance(message, ChainReorganised):
             self._leave_out(frame.family, message.fork_height)
         soft.append(_Line(frame.seq, frame.height, frame.message))
+        self._settle(frame)
+        return lost
+
+    def _settle(self, frame: Envelope) -> None:
+        """Fold what is final now."""
+        final, soft = self._final[frame.family], self._soft[frame.family]
         while soft and soft[0].height <= frame.final_height:
             final.add(soft.popleft().message)
-        return lost
 
     def _leave_out(self, family: Family, fork_height: Height) -> None:
         """Cut off what numbers that are kept have told of lost blocks."""

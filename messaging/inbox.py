@@ -5,7 +5,7 @@ Rules of docs/protocol.md: P16 (replay protection is the cursor), P19 and P20 (l
 P70 (poison, and its end).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from messaging.channel import FIRST_LIFE, RESENT_MAX, ChannelPolicy, Life
 from messaging.envelope import Envelope
@@ -42,6 +42,7 @@ class Inbox:
     """
 
     __slots__ = (
+        "_ends",
         "_lives",
         "_newer_us",
         "_parked_us",
@@ -81,6 +82,7 @@ class Inbox:
         self.keys = Keys()
         self.life = FIRST_LIFE
         self._lives: list[Life] = []  # accepted, each with what it knows of those before it
+        self._ends: dict[int, Place] = {}  # lives that a later one does not come from
         self.waits = False
         self._parked_us: dict[int, Micros] = {}  # when each began to wait, or was asked for last
         self._newer_us = Micros(0)  # the same, of the oldest in `newer`
@@ -238,7 +240,30 @@ class Inbox:
         if epoch >= newest:
             return epoch == newest
         place = Place(envelope.chan_epoch, envelope.seq)
-        return all(place <= life.head for life in self._lives if life.node_epoch > epoch)
+        known = all(place <= life.head for life in self._lives if life.node_epoch > epoch)
+        return known and place <= self._ends.get(epoch, place)
+
+    def between(self, since_epoch: int, node_epoch: int) -> list[Life]:
+        """Return accepted lives with numbers between two; the later does not come from them."""
+        return [life for life in self._lives if since_epoch < life.node_epoch < node_epoch]
+
+    def knows_another(self, node_epoch: int, nonce: bytes) -> bool:
+        """Tell whether another life with this number has been accepted.
+
+        Whoever was rebuilt has been told which life of the other end is accepted, not its nonce.
+        """
+        lives = (*self._lives, self.life)
+        return any(
+            life.node_epoch == node_epoch and life.nonce not in (b"", nonce) for life in lives
+        )
+
+    def end(self, lives: Collection[Life]) -> None:
+        """Drop for ever what lives have put beyond what they found, for none comes from them.
+
+        What they do not know of, but a later one does, counts again.
+        """
+        self._ends.update((life.node_epoch, life.head) for life in lives)
+        self._lives = [life for life in self._lives if life not in lives]
 
     def follow(self, life: Life) -> None:
         """Accept a life; what any accepted one does not know of stays dropped for ever (P20)."""

@@ -36,12 +36,15 @@ class ResyncAsked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resy
 
     Either way, outside the sequence. `nonce` is this life's own; `head_epoch` and `head_seq` are
     those of the last frame that was put on the channel; the envelope acknowledges as always.
-    An epoch of 0: I was rebuilt and know nothing of this channel (P61).
+    An epoch of 0: I was rebuilt and know nothing of this channel (P61). `since_epoch` and
+    `since_nonce` name the newest of the lives before that the other end had accepted (P20).
     """
 
     nonce: Nonce
     head_epoch: Count
     head_seq: Count
+    since_epoch: Count
+    since_nonce: Nonce
 
 
 class ResyncTold(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="resync_told"):

@@ -55,12 +55,15 @@ class Lives:
         self.readmitted: dict[tuple[NodeId, int], None] = {}
         self.stopped = ""
         self._nonce = b""
+        self._newest: dict[ChannelKey, tuple[int, bytes]] = {}  # life that each has accepted
+        self._since: dict[ChannelKey, tuple[int, bytes]] = {}  # the same, before this life
         self._accepted: dict[ChannelKey, RebuildAccepted] = {}
 
     def begin(self, nonce: bytes, keys: Iterable[ChannelKey]) -> None:
         """Begin a new life, of which no channel has heard."""
         self.node_epoch += 1
         self._nonce = nonce
+        self._since = dict(self._newest)
         self.unsynced = dict.fromkeys(keys)
 
     def begin_rebuilt(self, spoke_epoch: int, keys: Iterable[ChannelKey]) -> None:
@@ -80,7 +83,14 @@ class Lives:
     def question(self, key: ChannelKey, outbox: Outbox) -> ResyncAsked:
         """Return what the other end of a channel is asked about this life."""
         head = NOWHERE if key in self.lost else outbox.head
-        return ResyncAsked(nonce=self._nonce, head_epoch=head.chan_epoch, head_seq=head.seq)
+        since_epoch, since_nonce = self._since.get(key, (1, bytes(8)))
+        return ResyncAsked(
+            nonce=self._nonce,
+            head_epoch=head.chan_epoch,
+            head_seq=head.seq,
+            since_epoch=since_epoch,
+            since_nonce=since_nonce,
+        )
 
     def asked(
         self, event: Envelope, asked: ResyncAsked, key: ChannelKey, inbox: Inbox, outbox: Outbox
@@ -111,7 +121,7 @@ class Lives:
         give one; people have seen to it.
         """
         life, spoke_epoch = inbox.life, spoke_epoch_of(node_epoch)
-        if _is_another(life, node_epoch, nonce):
+        if _is_another(inbox, node_epoch, nonce):
             return _told(nonce, ResyncAnswer.FENCED)
         if spoke_epoch == spoke_epoch_of(life.node_epoch):
             known = self._accepted[key]
@@ -162,6 +172,7 @@ class Lives:
         anywhere, must be known before another gets anything.
         """
         del self.unsynced[key]
+        self._newest[key] = self.node_epoch, self._nonce
         ready = [] if key[1] is Family.RESERVATION else [key]
         if not self.unsynced:
             ready += [one for one in keys if one[1] is Family.RESERVATION]
@@ -173,12 +184,16 @@ def examine(event: Envelope, asked: ResyncAsked, inbox: Inbox, outbox: Outbox) -
 
     One that has lost state is not accepted, so a copy of it that has not may go on.
     """
-    known, epoch = inbox.life, event.node_epoch
+    epoch = event.node_epoch
     head = Place(asked.head_epoch, asked.head_seq)
-    if inbox.seen > head or Place(event.ack_epoch, event.ack_seq) < outbox.acked:
+    others = inbox.between(asked.since_epoch, epoch)
+    common = min([head, *(other.head for other in others)])
+    if inbox.seen > common or Place(event.ack_epoch, event.ack_seq) < outbox.acked:
         return ResyncAnswer.STATE_LOST
-    if _is_another(known, epoch, asked.nonce):
+    since_another = inbox.knows_another(asked.since_epoch, asked.since_nonce)
+    if since_another or _is_another(inbox, epoch, asked.nonce):
         return ResyncAnswer.FENCED
+    inbox.end(others)
     inbox.follow(Life(epoch, asked.nonce, head))
     return ResyncAnswer.ACCEPTED
 
@@ -187,10 +202,6 @@ def _told(nonce: bytes, answer: ResyncAnswer) -> Step:
     return Step(ResyncTold(nonce=nonce, answer=answer))
 
 
-def _is_another(known: Life, node_epoch: int, nonce: bytes) -> bool:
-    """Tell whether a life is not the newest that was accepted, nor a later one (P60).
-
-    Whoever was rebuilt has been told which life of the other end is accepted, not its nonce.
-    """
-    other = node_epoch == known.node_epoch and known.nonce not in (b"", nonce)
-    return node_epoch < known.node_epoch or other
+def _is_another(inbox: Inbox, node_epoch: int, nonce: bytes) -> bool:
+    """Tell whether a life is not the newest that was accepted, nor a later one (P60)."""
+    return node_epoch < inbox.life.node_epoch or inbox.knows_another(node_epoch, nonce)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from messaging.fields import BlockHeight, Epoch
+from messaging.fields import Epoch
 
 LIVES = 2**20  # of one epoch of a spoke: more than anybody starts
 
@@ -21,14 +21,13 @@ class ChannelRebuilt(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="c
     """A spoke has lost its memory, and this channel begins anew behind what was heard (P61).
 
     Either way, on each family: the first frame of a new version, whose seal links to none.
-    `base_epoch` is the version of the frame before. From the spoke: blocks above `fork_height`
-    that may have been told of are gone, as in `ChainReorganised`; 0 from the hub. All that has to
-    be said in spite of the loss follows.
+    `base_epoch` is the version of the frame before. From the spoke: nothing that was told counts
+    unless it is final, for nobody remembers which blocks were lost since. All that has to be said
+    in spite of the loss follows.
     """
 
     spoke_epoch: Epoch
     base_epoch: Epoch
-    fork_height: BlockHeight
 
 
 class OldEpochsClosed(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="old_epochs_closed"):

@@ -95,9 +95,7 @@ def rejoined(spoke: SpokeState, event: Rejoined, now_us: Micros) -> list[Effect]
     """Begin a channel to the hub anew: say so, then all that may not have been heard."""
     chain = spoke.policy.chain
     final = chain.trusted_height_at(now_us)  # of no block that may be lost
-    word = ChannelRebuilt(
-        spoke_epoch=spoke.spoke_epoch, base_epoch=event.base_epoch, fork_height=spoke.stands
-    )
+    word = ChannelRebuilt(spoke_epoch=spoke.spoke_epoch, base_epoch=event.base_epoch)
     effects: list[Effect] = [Send(spoke.policy.hub, event.family, word, final, final)]
     if event.family is Family.RESERVATION:
         spoke.heard_seq = event.heard_seq

@@ -29,7 +29,6 @@ def reorganised(spoke: SpokeState, depth: int, now_us: Micros) -> list[Effect]:
     height, final = chain.height_at(now_us), chain.trusted_height_at(now_us)
     fork = Height(max(0, height - depth))
     lost = spoke.undo.lose(fork)
-    spoke.stands = min(spoke.stands, fork)
     if fork < spoke.epoch_height:
         spoke.epoch_height = height  # it begins again at once
     for fact in lost:

@@ -120,7 +120,6 @@ class SpokeState:
         undo: what lost blocks would undo; None on a chain that loses none.
         reorgs: how often blocks have been lost.
         spoke_epoch: of the rights that may be used (P22); epoch_height: the block it began in.
-        stands: newest block before it, or since, that was never lost.
         owes_closes: what was used of earlier epochs has not been told yet.
     """
 
@@ -153,7 +152,7 @@ class SpokeState:
         self.undo = Undo() if policy.chain.reorgs else None
         self.reorgs = 0
         self.spoke_epoch = 1
-        self.epoch_height = self.stands = Height(0)
+        self.epoch_height = Height(0)
         self.owes_closes = False
 
     def trader(self, account: AccountId) -> Trader:
@@ -207,7 +206,7 @@ class SpokeState:
     def begin_epoch(self, spoke_epoch: int, height: Height) -> None:
         """Use nothing any more that was granted before (P22); no id comes again."""
         self.spoke_epoch, self.life = spoke_epoch, last_life_before(spoke_epoch)
-        self.epoch_height = self.stands = height
+        self.epoch_height = height
 
     def forget_credit(self, rid: ReservationId) -> None:
         """Drop a reservation that can have no effect any more; unknown ones are left alone."""

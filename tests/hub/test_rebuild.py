@@ -17,7 +17,7 @@ EPOCH = 2
 def rejoin(desk: Desk, family: Family = Family.RESERVATION) -> list[Message]:
     event = Rejoined(BASE, family, EPOCH, 1, 3, 5)
     effects = desk.hub.handle(desk.now_us, event)
-    word = ChannelRebuilt(spoke_epoch=EPOCH, base_epoch=1, fork_height=1_000)
+    word = ChannelRebuilt(spoke_epoch=EPOCH, base_epoch=1)
     desk.tell(word, family=family)
     return [effect.message for effect in effects if isinstance(effect, Send)]
 

@@ -207,7 +207,13 @@ def test_who_does_not_know_of_a_frame_that_is_kept_has_lost_state() -> None:
     for head_seq, expected in ((2, ResyncAnswer.STATE_LOST), (3, ResyncAnswer.ACCEPTED)):
         node = Node(unread=[3])
         node.hear(1, 2, 3)
-        asked = ResyncAsked(nonce=bytes(8), head_epoch=1, head_seq=head_seq)
+        asked = ResyncAsked(
+            nonce=bytes(8),
+            head_epoch=1,
+            head_seq=head_seq,
+            since_epoch=1,
+            since_nonce=bytes(8),
+        )
         head = (BASE, HUB, Family.RESERVATION, 0, 0, Micros(9), NO_HEIGHT, NO_HEIGHT)
         (answer,) = node.durable.endpoint.handle(Micros(9), Envelope(*head, asked, 2))
         assert isinstance(answer, Envelope)

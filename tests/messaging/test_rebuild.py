@@ -9,7 +9,7 @@ from messaging.lineage import Place
 from messaging.messages import Message
 from messaging.node import Event, Rebuilt, Rejoined, TimerFired
 from messaging.rebuilding import ChannelRebuilt
-from messaging.units import HUB, Height
+from messaging.units import HUB
 from tests.messaging.test_endpoint import POLICY, say
 from tests.messaging.test_resync import EAST, FAMILY, Room, Speaker, life
 
@@ -20,9 +20,7 @@ class Rejoiner(Speaker):
     def handle(self, now_us: int, event: Event) -> Sequence[Effect]:
         if not isinstance(event, Rejoined):
             return super().handle(now_us, event)  # type: ignore[arg-type]
-        word = ChannelRebuilt(
-            spoke_epoch=event.spoke_epoch, base_epoch=event.base_epoch, fork_height=Height(0)
-        )
+        word = ChannelRebuilt(spoke_epoch=event.spoke_epoch, base_epoch=event.base_epoch)
         return [Send(event.peer, event.family, word)]
 
 

@@ -14,6 +14,7 @@ from messaging.link_control import ResyncAnswer, ResyncAsked, ResyncTold
 from messaging.messages import CHANNEL_FAMILIES, Family, Message
 from messaging.node import Event, Restarted, TimerFired
 from messaging.units import HUB, Micros, NodeId
+from messaging.witness import place_of
 from tests.messaging.test_endpoint import POLICY, say
 
 EAST, WEST = NodeId("east"), NodeId("west")
@@ -160,6 +161,63 @@ def test_what_an_earlier_life_said_and_nobody_knows_of_is_fenced() -> None:
     assert room.ends[EAST].inboxes[HUB, FAMILY].fenced == 1
     room.settle(room.say(old, EAST, 2))
     assert room.heard(EAST) == [say(2)]
+
+
+def _accept(room: Room, end: Endpoint, number: int) -> None:
+    """Let a copy of the hub begin a life, and everybody accept it."""
+    room.ends[HUB] = end
+    room.settle(room.give(end, life(number)), rounds=2)
+    assert not end.lives.unsynced
+
+
+def test_what_a_backup_said_counts_no_more_once_the_original_is_accepted() -> None:
+    """It bears a number that the original has used before, for something else."""
+    room = Room()
+    hub, backup = room.ends[HUB], room.copy(HUB)
+    (first,) = room.say(hub, EAST, 1)
+    _accept(room, backup, 1)
+    (other,) = room.say(backup, EAST, 2)
+    room.give(hub, life(2))  # nobody hears of it: it is as old as the backup's
+    _accept(room, hub, 3)
+    assert place_of(other) == place_of(first)
+
+    fenced = room.ends[EAST].inboxes[HUB, FAMILY].fenced
+    room.settle([other])
+    assert room.ends[EAST].inboxes[HUB, FAMILY].fenced == fenced + 1
+    assert room.heard(EAST) == [say(1)]
+    room.settle(room.say(hub, EAST, 3))
+    assert room.heard(EAST) == [say(1), say(3)]
+
+
+def test_two_lives_of_one_number_are_not_taken_for_each_other() -> None:
+    """The spokes have accepted the original's, and forgotten it; then they accept the backup's."""
+    room = Room()
+    hub, backup = room.ends[HUB], room.copy(HUB)
+    forgetful = {name: room.copy(name) for name in (EAST, WEST)}
+    _accept(room, hub, 1)
+    room.ends |= forgetful
+    _accept(room, backup, 2)
+    room.ends[HUB] = hub
+    room.settle(room.give(hub, life(3)))
+    assert "fenced" in hub.lives.stopped
+    room.ends[HUB] = backup
+    room.settle(room.say(backup, EAST, 2))
+    assert room.heard(EAST) == [say(2)]
+
+
+def test_an_original_stops_once_something_of_its_backup_was_heard() -> None:
+    room = Room()
+    hub, backup = room.ends[HUB], room.copy(HUB)
+    room.say(hub, EAST, 1)
+    _accept(room, backup, 1)
+    room.settle(room.say(backup, EAST, 2))
+    room.give(hub, life(2))
+    room.ends[HUB] = hub
+    room.settle(room.give(hub, life(3)))
+    assert "state_lost" in hub.lives.stopped
+    room.ends[HUB] = backup
+    room.settle(room.say(backup, EAST, 3))
+    assert room.heard(EAST) == [say(2), say(3)]
 
 
 def test_a_known_frame_of_an_earlier_life_is_taken_when_it_comes_again() -> None:
