@@ -376,7 +376,7 @@ class Endpoint:
             out += outbox.overdue(now_us, policy)
             if key in self.lives.unsynced:
                 continue
-            gaps = inbox.missing(now_us, policy)
+            gaps = inbox.missing(now_us, policy) if inbox.has_waiting else []
             for first_seq, last_seq in gaps:
                 request = ResendRequested(first_seq=first_seq, last_seq=last_seq)
                 out.append(self._outside(key, now_us, request))

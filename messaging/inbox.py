@@ -169,6 +169,11 @@ class Inbox:
         self.acked_seq = min(self.acked_seq, seq - 1)
 
     @property
+    def has_waiting(self) -> bool:
+        """Tell whether anything is kept behind a gap."""
+        return bool(self.parked or self.newer or self.poison)
+
+    @property
     def _has_room(self) -> bool:
         return len(self.parked) + len(self.newer) < self.parked_max
 

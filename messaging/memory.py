@@ -31,9 +31,10 @@ class MemoryStore:
     ) -> None:
         """Keep events, cursors, records to publish and what has been published."""
         self.journal += entries
-        self.cursors |= cursors or {}
-        self._outbox |= {row.number: row for row in rows}
+        if cursors:
+            self.cursors |= cursors
         if rows:
+            self._outbox |= {row.number: row for row in rows}
             self.last_number = rows[-1].number
         if published is not None:
             self.published = max(self.published, published)

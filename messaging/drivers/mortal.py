@@ -192,7 +192,8 @@ class MortalDriver:
             if death is not None and death.point is Point.AFTER_COMMIT:
                 self._die(index, death)
                 return
-            self._publish(process, rows)
+            if rows:
+                self._publish(process, rows)
             if death is not None:
                 self._die(index, death, lost)
                 return
@@ -282,8 +283,8 @@ class MortalDriver:
 
     def _note(self, process: Process, now_us: Micros, data: bytes) -> None:
         self.events += 1
-        self._digest.update(f"{process.name}/{self.now_us}/{now_us}/{len(data)}/".encode())
-        self._digest.update(data)
+        head = f"{process.name}/{self.now_us}/{now_us}/{len(data)}/".encode()
+        self._digest.update(head + data)
 
     def _publish(self, process: Process, rows: Iterable[Row]) -> None:
         for row in rows:
