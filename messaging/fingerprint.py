@@ -1,16 +1,18 @@
 """A hash of everything a node knows, equal in any process, whatever the hash seed (INV11)."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from hashlib import blake2b
-from types import MethodType
-from typing import Any
+from types import MethodType, NoneType
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 
 DIGEST_BYTES = 16
+_Pieces: TypeAlias = list[bytes]
+_Walk: TypeAlias = Callable[[Any, _Pieces], None]
 
 
 def fingerprint(value: object) -> str:
@@ -19,56 +21,101 @@ def fingerprint(value: object) -> str:
     Raises:
         TypeError: something that is no plain data, such as an open file.
     """
-    pieces: list[bytes] = []
+    pieces: _Pieces = []
     _walk(value, pieces)
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    for piece in pieces:
-        digest.update(b"%d:" % len(piece))
-        digest.update(piece)
-    return digest.hexdigest()
+    told = b"".join([b"%d:%b" % (len(piece), piece) for piece in pieces])
+    return blake2b(told, digest_size=DIGEST_BYTES).hexdigest()
 
 
-def _walk(value: Any, out: list[bytes]) -> None:
+def _walk(value: Any, out: _Pieces) -> None:
     kind = type(value)
-    if value is None or kind in (bool, int, float, str):
-        out.append(repr(value).encode())
-    elif kind is bytes:
-        out += [b"bytes", value]
-    elif isinstance(value, Enum):
-        out.append(repr(value.value).encode())
-    elif isinstance(value, msgspec.Struct):
-        out.append(kind.__qualname__.encode())
-        for name in value.__struct_fields__:
-            _walk(getattr(value, name), out)
-    elif isinstance(value, tuple | list | deque):
-        out.append(b"[%d" % len(value))
-        for item in value:
-            _walk(item, out)
-    elif isinstance(value, Mapping):
-        out.append(b"{%d" % len(value))
-        for key, item in value.items():  # in order, for a node may go through them in order
-            _walk(key, out)
-            _walk(item, out)
-    elif isinstance(value, set | frozenset):
-        out.append(b"(%d" % len(value))
-        for item in sorted(value):
-            _walk(item, out)
-    elif isinstance(value, np.ndarray):
-        out += [value.dtype.str.encode(), repr(value.shape).encode(), value.tobytes()]
-    elif isinstance(value, np.generic):
-        out += [value.dtype.str.encode(), value.tobytes()]
-    elif isinstance(value, MethodType):
-        out.append(value.__qualname__.encode())
-    else:
-        _walk_object(value, out)
+    walk = _WALKS.get(kind)
+    if walk is None:
+        walk = _WALKS[kind] = _way(kind)
+    walk(value, out)
 
 
-def _walk_object(value: Any, out: list[bytes]) -> None:
-    names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-    names += getattr(value, "__dict__", {})
-    if not names and not hasattr(value, "__dict__"):
-        raise TypeError(f"expected plain data, found {type(value).__qualname__}")
+def _way(kind: type) -> _Walk:
+    """Return how values of a type are gone through, the first time that one is met."""
+    for bases, walk in _KINDS:
+        if issubclass(kind, bases):
+            return walk
+    return _object(kind)
+
+
+def _plain(value: Any, out: _Pieces) -> None:
+    out.append(repr(value).encode())
+
+
+def _bytes(value: bytes, out: _Pieces) -> None:
+    out += (b"bytes", value)
+
+
+def _enum(value: Enum, out: _Pieces) -> None:
+    out.append(repr(value.value).encode())
+
+
+def _struct(value: msgspec.Struct, out: _Pieces) -> None:
     out.append(type(value).__qualname__.encode())
-    for name in sorted(names):
-        out.append(name.encode())
+    for name in value.__struct_fields__:
         _walk(getattr(value, name), out)
+
+
+def _sequence(value: Any, out: _Pieces) -> None:
+    out.append(b"[%d" % len(value))
+    for item in value:
+        _walk(item, out)
+
+
+def _mapping(value: Mapping[Any, Any], out: _Pieces) -> None:
+    out.append(b"{%d" % len(value))
+    for key, item in value.items():  # in order, for a node may go through them in order
+        _walk(key, out)
+        _walk(item, out)
+
+
+def _set(value: Any, out: _Pieces) -> None:
+    out.append(b"(%d" % len(value))
+    for item in sorted(value):
+        _walk(item, out)
+
+
+def _array(value: Any, out: _Pieces) -> None:
+    out += (value.dtype.str.encode(), repr(value.shape).encode(), value.tobytes())
+
+
+def _scalar(value: Any, out: _Pieces) -> None:
+    out += (value.dtype.str.encode(), value.tobytes())
+
+
+def _method(value: MethodType, out: _Pieces) -> None:
+    out.append(value.__qualname__.encode())
+
+
+def _object(kind: type) -> _Walk:
+    slots = [name for one in kind.__mro__ for name in getattr(one, "__slots__", ())]
+
+    def walk(value: Any, out: _Pieces) -> None:
+        fields = getattr(value, "__dict__", None)
+        if fields is None and not slots:
+            raise TypeError(f"expected plain data, found {kind.__qualname__}")
+        out.append(kind.__qualname__.encode())
+        for name in sorted([*slots, *(fields or ())]):
+            out.append(name.encode())
+            _walk(getattr(value, name), out)
+
+    return walk
+
+
+_WALKS: dict[type, _Walk] = dict.fromkeys((NoneType, bool, int, float, str), _plain)
+_KINDS: tuple[tuple[Any, _Walk], ...] = (
+    (bytes, _bytes),
+    (Enum, _enum),
+    (msgspec.Struct, _struct),
+    ((tuple, list, deque), _sequence),
+    (Mapping, _mapping),
+    ((set, frozenset), _set),
+    (np.ndarray, _array),
+    (np.generic, _scalar),
+    (MethodType, _method),
+)
