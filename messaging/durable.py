@@ -155,6 +155,11 @@ class Durable:
             heapq.heappop(due)  # set again since, or fired
         return None
 
+    def is_due(self, now_us: Micros) -> bool:
+        """Tell whether a timer is due."""
+        timer = self.next_timer()
+        return timer is not None and timer[0] <= now_us
+
     def fire(self, now_us: Micros, name: str) -> None:
         """Let a timer fire; it is in the journal with the next commit (P92)."""
         event = TimerFired(name)

@@ -164,22 +164,26 @@ class MortalDriver:
 
     def _rounds(self, index: int) -> None:
         """Handle what is there, a commit at a time, until nothing is or the process stops."""
-        process = self._processes[index]
-        while process.up and self._has_work(process):
-            death = self.fate.death(process.name, self.now_us)
+        process, fate = self._processes[index], self.fate
+        name, now_us = process.name, self.now_us
+        while process.up:
+            local_us = fate.local_us(name, now_us)
+            if not (process.arrived or process.nonce or process.durable.is_due(local_us)):
+                break
+            death = fate.death(name, now_us)
             if death is not None and death.loss is Loss.SUPERVISOR:
                 self._double(index, death)
                 death = None
             if death is not None and death.point is Point.BEFORE_COMMIT:
                 process.durable.endpoint.observers.clear()  # nobody will ever know of this round
                 known = self.events, self._digest.copy()
-                self._handle(process)
+                self._handle(process, local_us)
                 self.events, self._digest = known
                 self._die(index, death)
                 return
             lost = process.store.copy() if death and death.loss is Loss.LAST_COMMIT else None
             try:
-                process.done_with(self._handle(process))
+                process.done_with(self._handle(process, local_us))
             except AssertionError:
                 if not self._is_fenced(process):
                     raise
@@ -197,10 +201,10 @@ class MortalDriver:
             if death is not None:
                 self._die(index, death, lost)
                 return
-            pause_us = self.fate.pause_us(process.name, self.now_us)
+            pause_us = fate.pause_us(name, now_us)
             if pause_us:
                 self.counts["paused"] += 1
-                process.ready_us = self.now_us + pause_us
+                process.ready_us = now_us + pause_us
                 self._push(Micros(process.ready_us), TIMER, index, 0)
                 return
         self._wake(index)
@@ -227,16 +231,10 @@ class MortalDriver:
             process.restored = process.rebuilt = False
         return False
 
-    def _has_work(self, process: Process) -> bool:
-        if process.arrived or process.nonce:
-            return True
-        timer = process.durable.next_timer()
-        return timer is not None and timer[0] <= self.fate.local_us(process.name, self.now_us)
-
-    def _handle(self, process: Process) -> int:
+    def _handle(self, process: Process, local_us: Micros) -> int:
         """Handle a commit's worth of events; return how many of them were records."""
         durable, taken = process.durable, 0
-        now_us = Micros(max(self.fate.local_us(process.name, self.now_us), durable.at_us))
+        now_us = max(local_us, durable.at_us)
         if process.nonce:
             durable.restart(now_us, process.nonce)
             self._note(process, now_us, encode_event(Restarted(process.nonce)))
@@ -316,8 +314,8 @@ class MortalDriver:
             death = death._replace(rewound=0)  # it reads again from further back
         if death.rotated:
             process.add_key()
-        for _ in range(death.again):
-            self.counts["died in recovery"] += 1
+        if death.again:  # a recovery writes nothing, so often is no more than once
+            self.counts["died in recovery"] += death.again
             process.fold()
         process.durable = process.fold()
         if death.point is not Point.BEFORE_COMMIT and lost is None:
