@@ -41,7 +41,12 @@ def swarm_command(
         "0..999"
     ),
     minutes: Annotated[
-        float, typer.Option(help="Scenario minutes with faults and load.", min=0.5, max=600)
+        float,
+        typer.Option(
+            help="Scenario minutes with faults and load; five times as long in one seed of ten.",
+            min=0.5,
+            max=600,
+        ),
     ] = 4.0,
     jobs: Annotated[int, typer.Option(help="Processes; 0 for one a core.", min=0, max=256)] = 0,
     without: Annotated[

@@ -32,6 +32,7 @@ SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it 
 HOLDS_S = (0.0, 5.0, 60.0)  # of gains
 REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
 ALL_AT_ONCE = 10  # one seed in so many has every fault on
+LONGER = 5  # times as long as others runs one seed in ten: what waits for patience is late
 LIARS = 0.12  # share of the seeds in which a spoke lies
 
 
@@ -115,7 +116,7 @@ def draw(seed: int, minutes: float) -> Options:
         ttl_s=round(6 * way_s + 4 * block_s + 30 + stream("ttl").log_uniform(5.0, 120.0)),
         actions_per_day=1_000.0 if busy else stream("actions").choice([100.0, 300.0, 1_000.0]),
         volatility=round(stream("volatility").log_uniform(0.5, 30.0), 2),
-        safety_s=minutes * 60.0,
+        safety_s=minutes * 60.0 * (LONGER if stream("length").chance(0.1) else 1),
         batch=stream("batch").choice([1, 1, 3, 20, 100]),
         snapshot_events=stream("snapshot").choice([100, 300, 1_000]),
         renewals_max=stream("renewals").whole(0, 2),

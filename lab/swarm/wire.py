@@ -247,12 +247,12 @@ class Wire:
         frame = decode_frame(_sealed.decode(data).frame)
         message = frame.message
         assert type(message) is PricePublished
-        if draws[6] < 0.1 * self._strength("outlier"):
+        if draws[6] < 0.4 * self._strength("outlier"):
             self._note("outlier")
             factor = 0.5 + draws[5]
             price_usd6 = Usd6(max(1, int(message.price_usd6 * factor)))
             message = msgspec.structs.replace(message, price_usd6=price_usd6)
-        if draws[5] < 0.1 * self._strength("stale"):
+        if draws[5] < 0.4 * self._strength("stale"):
             self._note("stale")
             observed_us = Micros(int(message.observed_us * draws[6]))
             message = msgspec.structs.replace(message, observed_us=observed_us)
