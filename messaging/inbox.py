@@ -135,10 +135,7 @@ class Inbox:
         What waits is behind it and under the key before, which was right when it came.
         """
         self.keys.rotate(self.cursor, word.public_key)
-        self.parked.clear()
-        self._parked_us.clear()
-        self.newer.clear()
-        self.poison.clear()
+        self._drop_waiting()
 
     def _of_another_version(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
         """Let no earlier version have an effect (INV13); go to a later one if that can be."""
@@ -321,12 +318,15 @@ class Inbox:
         """
         self.chan_epoch_max += 1
         self.dead += len(self.parked) + len(self.newer)
+        self._drop_waiting()
+        self.follow(life)
+        return self.chan_epoch_max
+
+    def _drop_waiting(self) -> None:
         self.parked.clear()
         self._parked_us.clear()
         self.newer.clear()
         self.poison.clear()
-        self.follow(life)
-        return self.chan_epoch_max
 
     def go_to(self, base: Place, life: Life) -> None:
         """Set the cursor to a frame, for what there was is lost."""
