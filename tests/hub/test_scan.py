@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import NormalDist
 
 import msgspec
@@ -269,6 +270,9 @@ def test_the_example_of_the_document() -> None:
     found, plain = one(*legs, known=known), by_hand(legs, known, SIXTEEN)
 
     assert found.maintenance_usd6 / 1e6 == pytest.approx(plain[1], abs=0.1)
+    text = (Path(__file__).parent.parent.parent / "docs" / "options.md").read_text()
+    for usd6 in (found.scan_usd6, found.maintenance_usd6, found.initial_usd6):
+        assert f" {usd6 / 1e6:,.2f}\n" in text
     assert found.worst == 12  # the thirteenth: one range down, volatility up
 
 
