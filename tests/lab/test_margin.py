@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 
 from hub.margin.scan.account import stand
-from lab import reading
 from lab.margin.book import read, read_grid
 from lab.margin.command import _EXAMPLES
 from lab.margin.sheet import compute
-from messaging.errors import InputRefused
 from tests.lab.shell import ROOT, omnimargin
 
 BOOK = ROOT / "books" / "two_spokes.toml"
@@ -97,6 +95,15 @@ def test_a_moment_may_have_an_offset_and_an_option_may_expire_now(tmp_path: Path
 
     assert [leg.series.left_us for leg in legs if leg.series][:2] == [0, 0]
     assert stand(book.policy, book.market, book.holdings[1]).maintenance_usd6 > 0
+
+
+def test_ages_add_up_as_they_do_for_the_hub() -> None:
+    """Price, state, skew and command: rule M4; the share of a gain by state and skew: M2."""
+    conditions = read(BOOK, "span16").market.conditions
+
+    assert conditions.tau_s[0] == (20 + 40 + 2 + 73, 5 + 40 + 2 + 73)
+    assert conditions.tau_s[2][1] == 5 + 400 + 2 + 73
+    assert conditions.gain_share_ppm == (930_000, 830_000, 330_000)
 
 
 def test_the_example_of_the_help_is_a_book(tmp_path: Path) -> None:
@@ -224,5 +231,3 @@ def test_the_shipped_grid_says_what_it_means() -> None:
     ]
     assert [one.volatility for one in grid.scenarios] == [1, -1, 0, 0, 1, 1, 1]
     assert shock.up_ppm == 500_000
-    with pytest.raises(InputRefused, match="expected no such key"):
-        reading.convert({"name": "own", "steps": []}, type(read(BOOK, "pmrm").tables))

@@ -5,7 +5,6 @@ to say, in whole numbers.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -123,15 +122,14 @@ class _Chunk(NamedTuple):
 
     Attributes:
         held: units by pair, as `RiskArrays.pnl` has columns.
-        mixed: units by expiry with both long and short options. of_mixed: its pair; the first
-            ones of all pairs come first, then the second ones, which begin at `seconds`, ...
+        mixed: units by expiry with both long and short options. of_mixed: 1 where it is a pair's.
         expiries: units by expiry. of_expiry: its pair.
     """
 
     pairs: slice
     held: csr_array
     mixed: csr_array
-    of_mixed: list[tuple[slice, Places]]
+    of_mixed: csr_array
     expiries: csr_array
     of_expiry: Places
 
@@ -246,18 +244,13 @@ def _chunks(
         end = min(start + CHUNK, held.shape[0])
         first, last = np.searchsorted(pair, (start, end))
         here = np.flatnonzero(mixed[first:last]) + first
-        owners = pair[here]
-        nth = np.arange(len(here)) - np.searchsorted(owners, owners)
-        order = np.argsort(nth, kind="stable")
-        cuts = np.searchsorted(nth[order], np.arange(nth.max(initial=-1) + 2)).tolist()
-        of_mixed = [
-            (slice(low, high), owners[order[low:high]] - start) for low, high in pairwise(cuts)
-        ]
+        whose = (pair[here] - start, np.arange(len(here)))
+        of_mixed = csr_array((np.ones(len(here)), whose), (end - start, len(here)))
         found.append(
             _Chunk(
                 pairs=slice(start, end),
                 held=held[start:end],
-                mixed=expiries[here[order]],
+                mixed=expiries[here],
                 of_mixed=of_mixed,
                 expiries=expiries[first:last],
                 of_expiry=pair[first:last] - start,
@@ -271,8 +264,7 @@ def _scan(chunk: _Chunk, arrays: RiskArrays) -> Floats:
     pnl = chunk.held @ arrays.pnl
     given_up = chunk.mixed @ arrays.given_up
     np.maximum(given_up, 0.0, out=given_up)
-    for some, pairs in chunk.of_mixed:
-        pnl[pairs] -= given_up[some]
+    pnl -= chunk.of_mixed @ given_up
     up, down = (chunk.expiries @ arrays.basis).T
     moved = np.minimum(up, down)
     np.minimum(moved, 0.0, out=moved)
