@@ -28,7 +28,9 @@ def lines(sheet: Sheet, *, cross: bool) -> list[str]:
         out += ["", *_greeks("all spokes", account.greeks, head=True)]
         for spoke in account.by_spoke:
             out += _greeks(spoke.spoke, spoke.greeks)
-    out += ["", "all accounts", "", *_greeks("system", sheet.system, head=True)]
+    out += ["", "all accounts", "", *_greeks("all spokes", sheet.system, head=True)]
+    for spoke in sheet.by_spoke:
+        out += _greeks(spoke.spoke, spoke.greeks)
     for hedge in sheet.hedges:
         trade = "nothing" if not hedge.qty8 else ("buy" if hedge.qty8 > 0 else "sell")
         size = f" {abs(hedge.qty8) / ONE:,.8f}" if hedge.qty8 else ""

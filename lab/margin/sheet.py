@@ -1,25 +1,31 @@
 """What a book requires and is exposed to: plain data, the same for the page and `--json`."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from hub.margin.scan import account as margin
 from hub.margin.scan.account import Alone, Holding, Standing
-from hub.margin.scan.exposure import Exposure, breaches, exposure, hedge_qty8, total
+from hub.margin.scan.exposure import Exposure, Limits, breaches, exposure, hedge_qty8
 from hub.margin.scan.grid import Scenario
+from hub.margin.scan.legs import Leg
 from hub.margin.scan.requirement import Requirement
 from lab.margin.book import Book
+from messaging.units import Asset
+
+NO_LIMITS = Limits()
 
 
 class Greeks(msgspec.Struct, frozen=True):
     """Greeks on one underlying, and which of them are beyond their limits."""
 
-    underlying: str
+    underlying: Asset
     exposure: Exposure
     beyond: tuple[str, ...]
 
 
 class SpokeGreeks(msgspec.Struct, frozen=True):
-    """Greeks of an account on one spoke."""
+    """Greeks on one spoke, of an account or of all; only those of all have limits."""
 
     spoke: str
     greeks: tuple[Greeks, ...]
@@ -56,7 +62,7 @@ class Sheet(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         worst: of each account and underlying the number of the worst row, from 1; 0 if none.
-        system: Greeks of all accounts together.
+        by_spoke, system: Greeks of all accounts together.
     """
 
     title: str
@@ -65,6 +71,7 @@ class Sheet(msgspec.Struct, frozen=True, kw_only=True):
     spokes: tuple[str, ...]
     accounts: tuple[AccountSheet, ...]
     worst: tuple[tuple[int, ...], ...]
+    by_spoke: tuple[SpokeGreeks, ...]
     system: tuple[Greeks, ...]
     band_usd6: int
     hedges: tuple[Hedge, ...]
@@ -81,12 +88,10 @@ def compute(book: Book, *, alone: bool) -> Sheet:
         _account(book, name, holding, alone)
         for name, holding in zip(book.names, book.holdings, strict=True)
     )
-    prices = book.market.conditions.prices_usd6
-    system = []
-    for place, risk in enumerate(book.policy.margin.assets):
-        legs = [leg for holding in book.holdings for leg in holding.legs if leg.place == place]
-        found = exposure(book.policy, book.market, place, legs)
-        system.append(Greeks(risk.asset, found, breaches(found, book.system_limits)))
+    legs = [leg for holding in book.holdings for leg in holding.legs]
+    system = _greeks(book, legs, book.system_limits)
+    assets = [risk.asset for risk in book.policy.margin.assets]
+    price_of = dict(zip(assets, book.market.conditions.prices_usd6, strict=True))
     return Sheet(
         title=book.tables.title,
         grid=book.policy.grid.name,
@@ -96,11 +101,15 @@ def compute(book: Book, *, alone: bool) -> Sheet:
         worst=tuple(
             tuple(_number(one) for one in sheet.standing.requirements) for sheet in accounts
         ),
-        system=tuple(system),
+        by_spoke=_by_spoke(book, legs, book.spoke_limits),
+        system=system,
         band_usd6=book.band_usd6,
         hedges=tuple(
-            Hedge(one.underlying, hedge_qty8(one.exposure.delta_usd6, price_usd6, book.band_usd6))
-            for one, price_usd6 in zip(system, prices, strict=True)
+            Hedge(
+                one.underlying,
+                hedge_qty8(one.exposure.delta_usd6, price_of[one.underlying], book.band_usd6),
+            )
+            for one in system
         ),
     )
 
@@ -111,35 +120,33 @@ def _number(requirement: Requirement) -> int:
 
 def _account(book: Book, name: str, holding: Holding, alone: bool) -> AccountSheet:
     standing = margin.stand(book.policy, book.market, holding)
-    by_spoke = tuple(
-        SpokeGreeks(spoke.name, _greeks(book, holding, place))
-        for place, spoke in enumerate(book.tables.spokes)
-    )
-    summed = []
-    for requirement in standing.requirements:
-        asset = book.policy.margin.assets[requirement.place].asset
-        parts = [
-            one.exposure for spoke in by_spoke for one in spoke.greeks if one.underlying == asset
-        ]
-        found = total(parts)
-        summed.append(Greeks(asset, found, breaches(found, book.account_limits)))
     return AccountSheet(
         name=name,
-        underlyings=tuple(one.underlying for one in summed),
+        underlyings=tuple(
+            book.policy.margin.assets[one.place].asset for one in standing.requirements
+        ),
         standing=standing,
         sound=standing.equity_usd6 >= standing.maintenance_usd6,
         may_open=standing.equity_initial_usd6 >= standing.initial_usd6,
         alone=margin.isolated(book.policy, book.market, holding) if alone else None,
-        greeks=tuple(summed),
-        by_spoke=by_spoke,
+        greeks=_greeks(book, holding.legs, book.account_limits),
+        by_spoke=_by_spoke(book, holding.legs, NO_LIMITS),
     )
 
 
-def _greeks(book: Book, holding: Holding, spoke: int) -> tuple[Greeks, ...]:
+def _by_spoke(book: Book, legs: Sequence[Leg], limits: Limits) -> tuple[SpokeGreeks, ...]:
+    return tuple(
+        SpokeGreeks(spoke.name, _greeks(book, [leg for leg in legs if leg.spoke == place], limits))
+        for place, spoke in enumerate(book.tables.spokes)
+    )
+
+
+def _greeks(book: Book, legs: Sequence[Leg], limits: Limits) -> tuple[Greeks, ...]:
+    """Return the Greeks of legs on each underlying that they are on."""
     found = []
-    for place, risk in enumerate(book.policy.margin.assets):
-        legs = [leg for leg in holding.legs if leg.spoke == spoke and leg.place == place]
-        if legs:
-            one = exposure(book.policy, book.market, place, legs)
-            found.append(Greeks(risk.asset, one, breaches(one, book.spoke_limits)))
+    for place in sorted({leg.place for leg in legs}):
+        here = [leg for leg in legs if leg.place == place]
+        one = exposure(book.policy, book.market, place, here)
+        asset = book.policy.margin.assets[place].asset
+        found.append(Greeks(asset, one, breaches(one, limits)))
     return tuple(found)

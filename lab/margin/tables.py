@@ -120,7 +120,7 @@ class GreekLimits(Table, frozen=True):
 
 
 class LimitsTable(Table, frozen=True):
-    """Limits for each account, for each account on each spoke, and for all accounts together.
+    """Limits for each account, for all accounts on each spoke, and for all on all spokes.
 
     The hedge brings the delta of all accounts inside the band.
     """

@@ -128,6 +128,13 @@ def test_what_is_certain_is_worth_its_intrinsic_value(
         assert found.theta == pytest.approx(-carry)
 
 
+def test_no_price_is_below_zero_where_its_last_bit_would_be() -> None:
+    spot, strike = 2.9883117035714184, 2.98831170357142
+    left, volatility = 0.5167209916687585, 5.94038463467811e-16
+
+    assert price(CALL, spot, strike, left, volatility, 0.0) == 0.0
+
+
 def test_an_option_that_is_over_gains_and_loses_nothing_with_time() -> None:
     for sign, strike in product((CALL, PUT), (90.0, 100.0, 110.0)):
         assert ours(sign, 100.0, strike, 0.0, 0.8, 0.05).theta == 0.0

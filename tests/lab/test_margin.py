@@ -77,13 +77,17 @@ def test_together_less_is_required_than_spoke_by_spoke() -> None:
         assert f"{alone_usd6 / 1e6:,.2f}" in page
 
 
-def test_the_greeks_of_all_are_the_sum_of_the_accounts() -> None:
+def test_the_greeks_of_all_are_the_sum_of_accounts_and_of_spokes() -> None:
     sheet = compute(read(BOOK, "span16"), alone=False)
 
     for one in sheet.system:
-        parts = [each for account in sheet.accounts for each in account.greeks]
-        deltas = [each.exposure.delta_usd6 for each in parts if each.underlying == one.underlying]
-        assert one.exposure.delta_usd6 == pytest.approx(sum(deltas), abs=len(deltas))
+        for groups in (sheet.accounts, sheet.by_spoke):
+            parts = [each for group in groups for each in group.greeks]
+            deltas = [
+                each.exposure.delta_usd6 for each in parts if each.underlying == one.underlying
+            ]
+            assert one.exposure.delta_usd6 == pytest.approx(sum(deltas), abs=len(deltas))
+    assert [spoke.greeks[0].beyond for spoke in sheet.by_spoke] == [("delta",), (), ()]
 
 
 def test_a_moment_may_have_an_offset_and_an_option_may_expire_now(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Greeks in dollars: of an account, of a spoke, of all; limits on them; a hedge (O13, O14)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -68,19 +68,6 @@ def exposure(policy: ScanPolicy, market: Market, place: int, legs: Sequence[Leg]
 
 def _bucket(days: float) -> int:
     return sum(days > most for most in BUCKETS_DAYS)
-
-
-def total(parts: Iterable[Exposure]) -> Exposure:
-    """Return the sum, with signs: for one underlying, never across them."""
-    every = tuple(parts)
-    return Exposure(
-        delta_usd6=sum(one.delta_usd6 for one in every),
-        gamma_usd6=sum(one.gamma_usd6 for one in every),
-        vega_usd6=tuple(
-            sum(one.vega_usd6[bucket] for one in every) for bucket in range(len(BUCKETS))
-        ),
-        theta_usd6=sum(one.theta_usd6 for one in every),
-    )
 
 
 def breaches(found: Exposure, limits: Limits) -> tuple[str, ...]:
