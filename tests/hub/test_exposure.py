@@ -1,7 +1,7 @@
 """Greeks of a book, limits on them, and the trade that brings delta back."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.margin.options.black import CALL, PUT
@@ -44,6 +44,7 @@ def test_vega_is_by_expiry_and_weighs_near_ones_more() -> None:
     assert one[0] / other[1] == pytest.approx((1 / 10) ** 0.5 * 10**0.3, rel=1e-2)
 
 
+@settings(deadline=None)
 @given(books)
 def test_the_greeks_of_spokes_add_up_to_those_of_the_account(legs: list[Leg]) -> None:
     for place in range(2):
@@ -89,6 +90,7 @@ def test_vegas_of_two_expiries_do_not_hide_each_other() -> None:
     assert breaches(found, Limits(vega_usd6=40 * USD)) == ("vega",)
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**14), 10**14), st.integers(1, 10**12), st.integers(0, 10**13))
 def test_a_hedge_ends_inside_the_band_and_is_the_smallest_that_does(
     delta_usd6: int, price_usd6: int, band_usd6: int
