@@ -315,6 +315,16 @@ def test_a_hedge_across_spokes_is_worth_more_together() -> None:
     assert alone[2].needed_usd6 == 0
 
 
+def test_a_spoke_alone_needs_its_initial_margin_and_what_it_has_lost() -> None:
+    legs = [perpetual(1.0, cost_usd6=61_000 * USD)]
+    legs.append(perpetual(-1.0, spoke=1, cost_usd6=-61_000 * USD))
+    lost, won, idle = isolated(POLICY, MARKET, holding(legs))
+
+    assert lost.needed_usd6 == lost.initial_usd6 + 1_000 * USD
+    assert won.needed_usd6 == won.initial_usd6 - 1_000 * USD
+    assert idle.needed_usd6 == 0
+
+
 @settings(deadline=None)
 @given(
     st.lists(
