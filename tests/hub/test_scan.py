@@ -510,9 +510,20 @@ def test_what_counts_of_the_extremes_is_a_knob() -> None:
 def test_the_table_of_all_accounts_says_of_each_what_it_must_hold(
     accounts: list[list[Leg]], ages_s: list[float], grid: str, confidence: int
 ) -> None:
-    """Within the rounding of the whole numbers; each leg is a column, for each has its unwind."""
     policy = msgspec.structs.replace(POLICY, grid=GRIDS[grid])
-    known = market(ages_s=ages_s, confidence_ppm=(confidence, FULL))
+    check_table(policy, market(ages_s=ages_s, confidence_ppm=(confidence, FULL)), accounts)
+
+
+def test_the_table_keeps_one_expirys_gain_from_anothers_loss_of_basis() -> None:
+    legs = [option(CALL, 6_000, 1.0), option(CALL, 6_000, -1.0, days=200.0)]
+    legs += [option(sign, 60_000, 1.0, days=1.0) for sign in (CALL, PUT)]
+
+    assert one(*legs).worst is None
+    check_table(POLICY, MARKET, [legs, legs[:2]])
+
+
+def check_table(policy: ScanPolicy, known: Market, accounts: list[list[Leg]]) -> None:
+    """Compare within the rounding of the whole numbers; each leg has its unwind, so its column."""
     legs = [(account, leg) for account, book in enumerate(accounts) for leg in book]
     columns = [Column(leg.spoke, leg.place, leg.series, unwind_s(leg, known)) for _, leg in legs]
     table = RiskTable(
