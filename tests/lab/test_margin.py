@@ -44,6 +44,7 @@ def test_the_page_and_json_say_the_same() -> None:
     assert (ann["sound"], ann["may_open"], bob["sound"]) == (True, False, True)
     assert told["worst"] == [[13, 11], [12]]
     assert page.count("<- worst") == 3
+    assert re.search(r"^    13   -1\.0000 R      up .* -8,589\.11  <- worst$", page, re.M)
     assert bob["greeks"][0]["beyond"] == ["theta"]
     assert "beyond: theta" in page
     assert told["hedges"] == [
@@ -88,6 +89,17 @@ def test_the_greeks_of_all_are_the_sum_of_accounts_and_of_spokes() -> None:
             ]
             assert one.exposure.delta_usd6 == pytest.approx(sum(deltas), abs=len(deltas))
     assert [spoke.greeks[0].beyond for spoke in sheet.by_spoke] == [("delta",), (), ()]
+
+
+@pytest.mark.parametrize(("cash_usd", "may_open"), [(12_300, False), (12_600, True)])
+def test_who_may_open_is_asked_of_collateral_at_its_lower_value(
+    tmp_path: Path, cash_usd: int, may_open: bool
+) -> None:
+    path = changed(tmp_path, "cash_usd = 12_000", f"cash_usd = {cash_usd}")
+    ann = compute(read(Path(path), "span16"), alone=False).accounts[0]
+
+    assert ann.standing.equity_usd6 > ann.standing.initial_usd6
+    assert ann.may_open is may_open
 
 
 def test_a_moment_may_have_an_offset_and_an_option_may_expire_now(tmp_path: Path) -> None:
