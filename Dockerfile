@@ -34,6 +34,7 @@ RUN python -m pip uninstall --yes --root-user-action=ignore setuptools wheel pip
 COPY --from=build /opt/omnimargin /opt/omnimargin
 WORKDIR /app
 COPY scenarios scenarios
+COPY books books
 ENV PATH=/opt/omnimargin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER omnimargin
 ENTRYPOINT ["omnimargin"]

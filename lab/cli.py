@@ -18,6 +18,7 @@ import typer
 
 from lab import plants, reading, running, summary
 from lab.incident import command as incident
+from lab.margin import command as margin
 from lab.progress import bar
 from lab.report.page import write_report
 from lab.stack import commands, journals
@@ -168,6 +169,7 @@ commands.add_to(app)
 swarm.add_to(app)
 incident.add_to(app)
 theory.add_to(app)
+margin.add_to(app)
 
 
 def _tell(

@@ -8,7 +8,7 @@ from hub.zone import ZonePolicy
 from lab import reading
 from lab.amounts import hours, micros, usd6
 from lab.chains import chain_of
-from lab.scenario import AssetTable, BufferFlat, BufferNone, Scenario, SpokeTable
+from lab.scenario import AssetTable, BufferChoice, BufferFlat, BufferNone, Scenario, SpokeTable
 from lab.ways import SLACK_US, Lane, channel_policy
 from markets.feed import FeedPolicy
 from markets.traders import TraderPolicy
@@ -22,9 +22,8 @@ from spokes.state import SpokePolicy
 QUANTILE_IN_ORDER = 0.999
 
 
-def buffer(scenario: Scenario) -> Buffer:
-    """Return the buffer policy that the scenario names."""
-    choice = scenario.buffer
+def buffer_of(choice: BufferChoice) -> Buffer:
+    """Return the buffer policy that a file names."""
     if isinstance(choice, BufferNone):
         return NoBuffer()
     if isinstance(choice, BufferFlat):
@@ -45,7 +44,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
         look_us=micros(hub.look_s),
         margin=MarginPolicy(
             assets=tuple(_risk(table) for table in scenario.assets),
-            buffer=buffer(scenario),
+            buffer=buffer_of(scenario.buffer),
             gain_age_max_s=hub.gain_age_max_s,
         ),
         liquidation=LiquidationPolicy(

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -32,6 +32,8 @@ from messaging.units import (
     Micros,
 )
 
+T = TypeVar("T")
+
 _PATH = re.compile(r" - at `\$?(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _UNIT = re.compile(r"_(us|ms|s|m|min|h|d|days?|usd6?|bps?|pct|percent|ppm)$")
@@ -40,7 +42,7 @@ PEOPLE = (MONITOR, OPERATOR, *OPERATORS)
 RESERVED_NAMES = (HUB, MARKET, ORACLE, TRADERS, RELAY, *PEOPLE, "world", "channel")
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path, what: str = "a scenario") -> dict[str, Any]:
     """Return the tables of a TOML file.
 
     Raises:
@@ -51,7 +53,7 @@ def read_file(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputRefused(str(path), expected="a scenario file", found=reason) from None
+        raise InputRefused(str(path), expected=f"{what} file", found=reason) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputRefused(str(path), expected="TOML", found=str(error)) from None
 
@@ -132,15 +134,24 @@ def check(tables: Mapping[str, Any], *, directory: Path) -> Scenario:
     Raises:
         InputRefused: key, what was expected, what was found.
     """
-    _check_finite(tables, "")
-    _check_keys(tables, Scenario, "")
-    try:
-        scenario = msgspec.convert(dict(tables), Scenario)
-    except msgspec.ValidationError as error:
-        raise _refusal(tables, str(error)) from None
+    scenario = convert(tables, Scenario)
     _check_names(scenario)
     _check_sense(scenario)
     return _with_prices(scenario, directory)
+
+
+def convert(tables: Mapping[str, Any], kind: type[T]) -> T:
+    """Return tables as the Struct that they describe, which may still not make sense.
+
+    Raises:
+        InputRefused: key, what was expected, what was found.
+    """
+    _check_finite(tables, "")
+    _check_keys(tables, kind, "")
+    try:
+        return msgspec.convert(dict(tables), kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(tables, str(error)) from None
 
 
 def duration_us(scenario: Scenario) -> Micros:
@@ -257,7 +268,7 @@ def _refusal(tables: Mapping[str, Any], text: str) -> InputRefused:
     expected = text[: match.start()] if match else text
     expected = expected.removeprefix("Expected ").replace("`", "")
     expected, _, _ = expected.partition(", got ")
-    return InputRefused(key or "scenario", expected=expected, found=_at(tables, match))
+    return InputRefused(key or "the file", expected=expected, found=_at(tables, match))
 
 
 def _at(tables: Any, match: re.Match[str] | None) -> str:

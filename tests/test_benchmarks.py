@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import cost, fuzz, looks, pingpong, scenario
+from benchmarks import cost, fuzz, looks, options, pingpong, remargin, scenario
 
 
 @pytest.mark.parametrize("name", pingpong.ENGINES)
@@ -38,3 +38,16 @@ def test_looks_at_few_accounts_do_what_looks_at_all_do() -> None:
     assert report.digest == again.digest
     assert report.looked_at < 200
     assert report.told > 0
+
+
+def test_options_are_quoted_as_by_the_formula() -> None:
+    report = options.measure(200, 3, 1)
+    assert report.apart < 1e-12
+    assert report.ratio > 0
+
+
+def test_all_accounts_are_margined_anew_as_by_the_whole_numbers() -> None:
+    report = remargin.measure(300, 9, 3, 1)
+    assert report.legs > 1_000
+    assert report.apart_usd < remargin.APART_USD
+    assert report.ratio > 0

@@ -1,0 +1,1 @@
+"""Margin of options and perpetuals together: revalue all of them in a grid of scenarios."""

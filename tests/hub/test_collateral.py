@@ -1,0 +1,113 @@
+"""What collateral that is not dollars counts."""
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.margin.scan.account import Holding, stand
+from hub.margin.scan.collateral import Collateral, CollateralRisk, Valued, valued
+from messaging.units import ONE, USD
+from tests.hub.test_scan import MARKET, POLICY, SPOKES
+
+ETH = CollateralRisk(
+    asset="ETH",
+    maintenance_haircut_ppm=200_000,
+    initial_haircut_ppm=250_000,
+    volatility_ppm=2_500_000,
+    quantile_z=3.09,
+    depth_usd6_per_s=250_000 * USD,
+    participation_ppm=100_000,
+    volume_usd6=10**10 * USD,
+    impact_ppm=1_000_000,
+    cap_usd6=10**8 * USD,
+    pegged=False,
+    depeg_factor=0,
+)
+USDC = msgspec.structs.replace(
+    ETH,
+    asset="USDC",
+    maintenance_haircut_ppm=20_000,
+    initial_haircut_ppm=40_000,
+    volatility_ppm=10_000,
+    pegged=True,
+    depeg_factor=4,
+)
+
+
+def held(risk: CollateralRisk, qty: float, price_usd: float, *, age_s: float = 0.0) -> Valued:
+    return valued(
+        Collateral(risk=risk, qty8=round(qty * ONE), price_usd6=round(price_usd * USD), age_s=age_s)
+    )
+
+
+def test_a_little_of_it_has_the_least_haircut() -> None:
+    found = held(ETH, 1.0, 3_000)
+
+    assert (found.maintenance_usd6, found.initial_usd6) == (2_400 * USD, 2_250 * USD)
+
+
+def test_much_of_it_moves_the_market_and_takes_long_to_sell() -> None:
+    """30 million at 25,000 a second are 20 minutes, and sqrt(0.003) of impact."""
+    found = held(ETH, 10_000, 3_000, age_s=60.0)
+    moved = 1 - math.exp(-3.09 * 2.5 * math.sqrt((60 + 1_200) / 31_536_000))
+    haircut = math.ceil((moved + math.sqrt(0.003)) * 1e6)
+
+    assert haircut < 200_000
+    assert found.maintenance_haircut_ppm == 200_000
+    old = held(ETH, 10_000, 3_000, age_s=36_000.0)
+    moved = 1 - math.exp(-3.09 * 2.5 * math.sqrt((36_000 + 1_200) / 31_536_000))
+    assert old.maintenance_haircut_ppm == math.ceil((moved + math.sqrt(0.003)) * 1e6) > 200_000
+    assert old.maintenance_usd6 == 30_000_000 * (1_000_000 - old.maintenance_haircut_ppm)
+
+
+@pytest.mark.parametrize(
+    ("price_usd", "lost_ppm"), [(1.01, 0), (1.0, 0), (0.99, 0), (0.98, 40_000), (0.5, 960_000)]
+)
+def test_a_lost_peg_stops_new_credit_and_calls_nobody(price_usd: float, lost_ppm: int) -> None:
+    found = held(USDC, 100.0, price_usd)
+
+    assert found.maintenance_haircut_ppm == 20_000
+    assert found.initial_haircut_ppm == min(1_000_000, 40_000 + lost_ppm)
+    assert found.maintenance_usd6 == 98 * round(price_usd * USD)
+
+
+def test_no_more_than_the_cap_counts() -> None:
+    capped = msgspec.structs.replace(ETH, cap_usd6=60_000 * USD)
+    below, at, above = (held(capped, qty, 3_000) for qty in (10, 20, 1_000))
+
+    assert below.maintenance_usd6 * 2 == at.maintenance_usd6 == above.maintenance_usd6
+    assert above.maintenance_usd6 == 48_000 * USD
+    assert above.market_usd6 == 3_000_000 * USD
+
+
+@given(
+    st.integers(0, 10**15),
+    st.integers(1, 10**11),
+    st.floats(0.0, 1e6),
+    st.floats(0.0, 1e6),
+    st.booleans(),
+)
+def test_collateral_counts_less_for_credit_than_for_staying_and_less_with_age(
+    qty8: int, price_usd6: int, age_s: float, more_s: float, pegged: bool
+) -> None:
+    risk = USDC if pegged else ETH
+    young, old = (
+        valued(Collateral(risk=risk, qty8=qty8, price_usd6=price_usd6, age_s=each))
+        for each in (age_s, age_s + more_s)
+    )
+
+    assert 0 <= young.initial_usd6 <= young.maintenance_usd6 <= young.market_usd6
+    assert old.maintenance_usd6 <= young.maintenance_usd6
+    assert old.initial_usd6 <= young.initial_usd6
+
+
+def test_equity_has_two_values_for_staying_and_for_opening() -> None:
+    eth = Collateral(risk=ETH, qty8=ONE, price_usd6=3_000 * USD, age_s=0.0)
+    account = Holding(cash_usd6=7 * USD, unsettled_usd6=(0,) * SPOKES, legs=(), collateral=(eth,))
+    found = stand(POLICY, MARKET, account)
+
+    assert (found.equity_usd6, found.equity_initial_usd6) == (2_407 * USD, 2_257 * USD)
+    assert (found.maintenance_usd6, found.initial_usd6) == (0, 0)
