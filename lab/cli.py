@@ -24,6 +24,7 @@ from lab.stack import commands, journals
 from lab.swarm import command as swarm
 from lab.theory import command as theory
 from lab.traces import write_traces
+from lab.volatility import command as volatility
 from lab.world import build
 from messaging.errors import OmnimarginError
 
@@ -168,6 +169,7 @@ commands.add_to(app)
 swarm.add_to(app)
 incident.add_to(app)
 theory.add_to(app)
+volatility.add_to(app)
 
 
 def _tell(
