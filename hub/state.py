@@ -140,7 +140,7 @@ class HubState:
         self.unbooked.clear()
 
     def conditions(self, now_us: Micros) -> Conditions:
-        """Return what is known now and how old it is (rules M2, M4)."""
+        """Return what is known now and how old it is (rules M2, M4, M8)."""
         policy = self.policy
         age_max_us = policy.margin.gain_age_max_s * 1e6
         price_ages_s = [max(0, now_us - known.observed_us) / 1e6 for known in self.prints]
@@ -148,7 +148,11 @@ class HubState:
         for zone in self.zones:
             age_us = max(0, now_us - zone.state_us) + policy.clock_skew_us
             known_s = (age_us + zone.policy.command_us) / 1e6
-            tau_s.append([price_age_s + known_s for price_age_s in price_ages_s])
+            ages_s = [price_age_s + known_s for price_age_s in price_ages_s]
+            if zone.policy.delays:
+                each = zip(zone.policy.delays, ages_s, strict=True)
+                ages_s = [delay.worth_s(age_s) for delay, age_s in each]
+            tau_s.append(ages_s)
             gain_share.append(Ppm(max(0, int(1e6 - age_us * 1e6 / age_max_us))))
         return Conditions(
             prices_usd6=[known.price_usd6 for known in self.prints],

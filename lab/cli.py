@@ -55,7 +55,7 @@ def run_command(
         typer.Option(help="Preset or family (see 'omnimargin latency'), or e.g. constant:900s."),
     ] = None,
     buffer: Annotated[
-        str | None, typer.Option(help="Margin buffer: none, flat or sqrt_time.")
+        str | None, typer.Option(help="Margin buffer: none, flat, sqrt_time or quantile.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all dice.")] = None,
     sets: Annotated[

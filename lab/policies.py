@@ -1,35 +1,27 @@
 """The knobs of every node, from the scenario's tables."""
 
 from hub.liquidation import LiquidationPolicy
-from hub.margin.buffer import AssetRisk, Buffer, FlatBuffer, NoBuffer, SqrtTimeBuffer
+from hub.margin.buffer import AssetRisk, QuantileBuffer
+from hub.margin.delay import Delay, delay
 from hub.margin.requirement import MarginPolicy
 from hub.state import HubPolicy
 from hub.zone import ZonePolicy
 from lab import reading
 from lab.amounts import hours, micros, usd6
 from lab.chains import chain_of
-from lab.scenario import AssetTable, BufferFlat, BufferNone, Scenario, SpokeTable
+from lab.scenario import AssetTable, Scenario, SpokeTable
 from lab.ways import SLACK_US, Lane, channel_policy
 from markets.feed import FeedPolicy
 from markets.traders import TraderPolicy
-from messaging.latency import quantile_us
-from messaging.units import HUB, Asset, Micros, NodeId, Ppm
+from messaging.atoms import atoms, in_line
+from messaging.latency import Latency, quantile_us
+from messaging.units import HUB, YEAR_S, Asset, Micros, NodeId, Ppm
 from spokes import venue
 from spokes.state import SpokePolicy
 
 # A frame in order waits for those before it, about ten when a command leaves in a storm of
 # others: 0.999**10 = 0.99. Measured: docs/latency.md, "Waiting in order".
-QUANTILE_IN_ORDER = 0.999
-
-
-def buffer(scenario: Scenario) -> Buffer:
-    """Return the buffer policy that the scenario names."""
-    choice = scenario.buffer
-    if isinstance(choice, BufferNone):
-        return NoBuffer()
-    if isinstance(choice, BufferFlat):
-        return FlatBuffer(Ppm(choice.extra_ppm))
-    return SqrtTimeBuffer()
+IN_LINE, QUANTILE_IN_ORDER = 10, 0.999
 
 
 def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
@@ -45,7 +37,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
         look_us=micros(hub.look_s),
         margin=MarginPolicy(
             assets=tuple(_risk(table) for table in scenario.assets),
-            buffer=buffer(scenario),
+            buffer=scenario.buffer,
             gain_age_max_s=hub.gain_age_max_s,
         ),
         liquidation=LiquidationPolicy(
@@ -68,6 +60,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
 def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy:
     """Assume of a spoke what its lane does in all but one case of a hundred."""
     down_us = quantile_us(one.down, QUANTILE_IN_ORDER)
+    whole = isinstance(scenario.buffer, QuantileBuffer)
     up_us = quantile_us(one.up, QUANTILE_IN_ORDER)
     execution_us = micros(spoke.block_s) + micros(scenario.reporting.liquidation_slice_s)
     # A release by watermark needs the expiry to be final and the next mark to say so; where
@@ -81,11 +74,19 @@ def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy
     return ZonePolicy(
         name=NodeId(spoke.name),
         cap_usd6=usd6(spoke.zone_cap_usd),
-        command_us=Micros(down_us + execution_us),
+        command_us=Micros(execution_us if whole else down_us + execution_us),
         overdue_after_us=Micros(silence_us),
         renewals_max=scenario.reservation.renewals_max,
         hold_us=micros(spoke.gain_hold_s),
+        delays=_delays(scenario, one.down) if whole else (),
     )
+
+
+def _delays(scenario: Scenario, down: Latency) -> tuple[Delay, ...]:
+    """Return what a command's random way is worth in age, for each asset (rule M8)."""
+    law = in_line(atoms(down), IN_LINE)
+    risks = [_risk(table) for table in scenario.assets]
+    return tuple(delay(risk.tau0 * YEAR_S, risk.quantile_z, law) for risk in risks)
 
 
 def _risk(table: AssetTable) -> AssetRisk:

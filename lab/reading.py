@@ -13,8 +13,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from hub.margin.buffer import BufferChoice
 from lab.chains import depth_max
-from lab.scenario import BUFFERS, Scenario, SpokeTable
+from lab.scenario import Scenario, SpokeTable
 from markets import prices
 from markets.candle_path import CandleSource
 from messaging.errors import InputRefused, nearest
@@ -35,6 +36,7 @@ from messaging.units import (
 _PATH = re.compile(r" - at `\$?(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _UNIT = re.compile(r"_(us|ms|s|m|min|h|d|days?|usd6?|bps?|pct|percent|ppm)$")
+BUFFERS = tuple(str(kind.__struct_config__.tag) for kind in get_args(BufferChoice))
 # Of nodes, processes, keys and topics that are not a spoke's.
 PEOPLE = (MONITOR, OPERATOR, *OPERATORS)
 RESERVED_NAMES = (HUB, MARKET, ORACLE, TRADERS, RELAY, *PEOPLE, "world", "channel")
@@ -101,7 +103,7 @@ def _index(here: list[Any], step: str, key: str) -> int:
 
 
 def use_buffer(tables: dict[str, Any], name: str) -> None:
-    """Carry out `--buffer NAME`; a flat buffer keeps its size if the file has one."""
+    """Carry out `--buffer NAME`; a buffer keeps its knobs if the file has that one."""
     if name not in BUFFERS:
         expected = f"one of {', '.join(BUFFERS)}"
         raise InputRefused("--buffer", expected=expected, found=f"{name!r}{nearest(name, BUFFERS)}")

@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from hub.margin.buffer import BufferChoice, SqrtTimeBuffer
 from markets.prices import PriceSource
 from messaging.latency import Constant, Latency
 from spokes.chain import Trust
@@ -24,24 +25,6 @@ Ticker: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]{0,15}$")]
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file; keys that it does not know are refused."""
-
-
-class BufferNone(Table, frozen=True, tag_field="kind", tag="none"):
-    """Margin as if messages took no time."""
-
-
-class BufferFlat(Table, frozen=True, tag_field="kind", tag="flat"):
-    """A constant on top."""
-
-    extra_ppm: Share = 20_000
-
-
-class BufferSqrtTime(Table, frozen=True, tag_field="kind", tag="sqrt_time"):
-    """The range grows with the square root of age."""
-
-
-BufferChoice: TypeAlias = BufferNone | BufferFlat | BufferSqrtTime
-BUFFERS = ("none", "flat", "sqrt_time")
 
 
 class AssetTable(Table, frozen=True):
@@ -183,7 +166,7 @@ class Scenario(Table, frozen=True):
     duration_h: Annotated[float, Meta(gt=0, le=24 * 366)] = 24.0
     tick_s: Positive = 4.0
     starts_at_utc: str | None = None
-    buffer: BufferChoice = BufferSqrtTime()
+    buffer: BufferChoice = SqrtTimeBuffer()
     hub: HubTable = HubTable()
     liquidation: LiquidationTable = LiquidationTable()
     reservation: ReservationTable = ReservationTable()

@@ -202,6 +202,8 @@ class Book:
         those are looked at that stand in no box or in one that the conditions have left (M7).
         """
         needs, left = self._boxes.follow(conditions)
+        if not self._policy.buffer.concave:
+            left = len(needs)
         places = np.flatnonzero(self._box <= left)
         found: list[int] = []
         for start in range(0, len(places), CHUNK):

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.margin.buffer import AssetRisk, Buffer, FlatBuffer, NoBuffer, SqrtTimeBuffer, range_ppm
+from hub.margin.buffer import (
+    AssetRisk,
+    Buffer,
+    FlatBuffer,
+    NoBuffer,
+    QuantileBuffer,
+    SqrtTimeBuffer,
+    range_ppm,
+)
 from messaging.units import USD, YEAR_S, Asset, Ppm
 
 AGES_S = (12, 60, 180, 900, 3_600, 6 * 3_600)
@@ -29,7 +37,12 @@ def risk(r0: float, jump: float, volatility: float, z: float = 3.09) -> AssetRis
 BTC, BTC_SCAN = risk(6.5, 3, 2.5), risk(15, 3, 2.5)
 SOL, SOL_SCAN = risk(10, 5, 3.5), risk(20, 5, 3.5)
 ASSETS = (BTC, BTC_SCAN, SOL, SOL_SCAN)
-BUFFERS: tuple[Buffer, ...] = (SqrtTimeBuffer(), NoBuffer(), FlatBuffer(Ppm(20_000)))
+BUFFERS: tuple[Buffer, ...] = (
+    SqrtTimeBuffer(),
+    NoBuffer(),
+    FlatBuffer(Ppm(20_000)),
+    QuantileBuffer(),
+)
 
 ages = st.floats(0, 1e7)
 
