@@ -98,7 +98,9 @@ class Hub:
             place = hub.places[message.asset]
             known = hub.prints[place]
             hub.prints[place] = take(known, message, now_us)
-            hub.look_due = hub.look_due or hub.prints[place] is not known
+            if hub.prints[place] is not known:
+                hub.look_due = True
+                hub.follow_volatility(place, hub.prints[place])
             return ()
         if type(message) is HaltOrdered:
             return self._halted(event, message)

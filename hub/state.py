@@ -9,6 +9,7 @@ from hub.ledger import Ledger, deposit, endow
 from hub.liquidation import LiquidationPolicy
 from hub.margin.book import Book
 from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
+from hub.margin.volatility.estimate import Estimate, VolatilityPolicy, first, in_use_ppm, observed
 from hub.oracle import Print
 from hub.reservation import Reservation
 from hub.zone import Zone, ZonePolicy
@@ -36,6 +37,7 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
         clock_skew_us: bound on how far a spoke's clock may be ahead (rule M4).
         amount_max_usd6, ttl_max_us: largest reservation accepted.
         insurance_usd6: what the insurance fund starts with.
+        volatility: how margin follows the volatility of prices; if at all (rule V7).
     """
 
     name: NodeId
@@ -48,12 +50,15 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
     amount_max_usd6: Usd6
     ttl_max_us: Micros
     insurance_usd6: Usd6
+    volatility: VolatilityPolicy | None = None
 
 
 class HubState:
     """Accounts, reservations, zones, prices, and the ledger behind them.
 
     Attributes:
+        margin: how accounts are margined at the volatility in use (rule V7).
+        estimates: of that volatility, by the place of the asset.
         open_of: per account, its reservations HELD or OVERDUE, oldest first.
         unbooked: (account place, spoke place) whose report the book does not hold yet.
         look_due: something has come since the last look that calls for one.
@@ -68,6 +73,8 @@ class HubState:
     def __init__(self, policy: HubPolicy, deposits: Sequence[tuple[AccountId, Usd6]]) -> None:
         """Open an account for each (id, collateral) of `deposits`."""
         self.policy = policy
+        self.margin = policy.margin
+        self.estimates: dict[int, Estimate] = {}
         self.places = policy.margin.index()
         self.zones = [Zone(zone, place) for place, zone in enumerate(policy.zones)]
         self.zone_of = {zone.name: zone for zone in self.zones}
@@ -127,6 +134,23 @@ class HubState:
             busy = bool(account.commands)
             self.book.set_code(place, account.status, busy=busy, done=account.closed_out)
 
+    def follow_volatility(self, place: int, price: Print) -> None:
+        """Let margin follow the volatility of an asset, after a new price of it (rule V7)."""
+        policy, risk = self.policy.volatility, self.margin.assets[place]
+        if policy is None:
+            return
+        stress, known = risk.stress_volatility_ppm / 1e6, self.estimates.get(place)
+        at_us, price_usd6 = price.observed_us, price.price_usd6
+        if known is None:
+            known = first(policy, at_us, price_usd6, stress)
+        self.estimates[place] = known = observed(policy, known, at_us, price_usd6, stress)
+        used_ppm = in_use_ppm(known, risk.stress_volatility_ppm)
+        if used_ppm != risk.volatility_ppm:
+            assets = list(self.margin.assets)
+            assets[place] = msgspec.structs.replace(risk, volatility_ppm=used_ppm)
+            self.margin = msgspec.structs.replace(self.margin, assets=tuple(assets))
+            self.book.margin_by(self.margin)
+
     def bring_book_up(self) -> None:
         """Enter what has changed since the last time."""
         rows = []
@@ -164,9 +188,7 @@ class HubState:
         """Return an account's standing by the newest reports, commands under way counted (L7)."""
         reports = [Reported(view.latest, view.settled) for view in account.views]
         cash_usd6 = self.ledger.cash_usd6(account.id)
-        return assess(
-            self.policy.margin, self.places, conditions, cash_usd6, reports, account.bounds()
-        )
+        return assess(self.margin, self.places, conditions, cash_usd6, reports, account.bounds())
 
     def free_usd6(self, account: Account, conditions: Conditions) -> int:
         """Return the credit the account may still reserve (rule M6); may be negative.
@@ -181,8 +203,7 @@ class HubState:
         settled = [Reported(view.settled, view.settled) for view in account.views]
         both = (latest, settled) if any(view.waiting for view in account.views) else (latest,)
         standings = [
-            assess(self.policy.margin, self.places, conditions, cash_usd6, reports)
-            for reports in both
+            assess(self.margin, self.places, conditions, cash_usd6, reports) for reports in both
         ]
         equity_usd6 = min(standing.equity_usd6 for standing in standings)
         initial_usd6 = max(standing.initial_usd6 for standing in standings)

@@ -54,6 +54,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
         amount_max_usd6=usd6(hub.reservation_max_usd),
         ttl_max_us=micros(scenario.reservation.ttl_s),
         insurance_usd6=usd6(hub.insurance_usd),
+        volatility=scenario.volatility,
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from hub.margin.buffer import BufferChoice, SqrtTimeBuffer
+from hub.margin.volatility.estimate import VolatilityPolicy
 from markets.prices import PriceSource
 from messaging.latency import Constant, Latency
 from spokes.chain import Trust
@@ -167,6 +168,7 @@ class Scenario(Table, frozen=True):
     tick_s: Positive = 4.0
     starts_at_utc: str | None = None
     buffer: BufferChoice = SqrtTimeBuffer()
+    volatility: VolatilityPolicy | None = None
     hub: HubTable = HubTable()
     liquidation: LiquidationTable = LiquidationTable()
     reservation: ReservationTable = ReservationTable()

@@ -30,6 +30,8 @@ class AssetRisk(msgspec.Struct, frozen=True, kw_only=True):
         quantile_z: normal quantile of the price move to survive (3.09 = 99.9 %).
         depth_usd6_per_s: volume the market absorbs in a second [usd6/s].
         participation_ppm: share of that volume a liquidation may be.
+        volatility_ppm: volatility that ages are charged at while it is above that of stress
+            (rule V7).
     """
 
     asset: Asset
@@ -40,16 +42,19 @@ class AssetRisk(msgspec.Struct, frozen=True, kw_only=True):
     quantile_z: float
     depth_usd6_per_s: int
     participation_ppm: Ppm
+    volatility_ppm: Ppm = Ppm(0)
 
     @property
     def z_sigma(self) -> float:
-        """Return how far the price may move in a year of stress, fraction of it."""
-        return self.quantile_z * (self.stress_volatility_ppm / 1e6)
+        """Return the move to survive of a year, at the volatility in use."""
+        used_ppm = max(self.stress_volatility_ppm, self.volatility_ppm)
+        return self.quantile_z * (used_ppm / 1e6)
 
     @property
     def tau0(self) -> float:
         """Return the close-out time that R0 already pays for at stress volatility [years]."""
-        return ((self.maintenance_margin_ppm / 1e6 - self.jump_ppm / 1e6) / self.z_sigma) ** 2
+        z_stress = self.quantile_z * (self.stress_volatility_ppm / 1e6)
+        return ((self.maintenance_margin_ppm / 1e6 - self.jump_ppm / 1e6) / z_stress) ** 2
 
     @property
     def unwind_usd6_per_s(self) -> float:
@@ -93,9 +98,10 @@ class FlatBuffer(Buffer, frozen=True, tag="flat"):
 class SqrtTimeBuffer(Buffer, frozen=True, tag="sqrt_time"):
     """Variances add: the range grows with the square root of age (rule M5).
 
-        R(tau) = jump + z * sigma_stress * sqrt(tau0 + tau)
-        tau0   = ((R0 - jump) / (z * sigma_stress))^2          so that R(0) = R0
+        R(tau) = jump + z * sigma * sqrt(tau0 + tau)
+        tau0   = ((R0 - jump) / (z * sigma_stress))^2          so that R(0) = R0 under stress
 
+    sigma is that of stress, or a higher one that is measured (rule V7).
     [fraction of notional], tau and tau0 in years of 365 days.
     """
 

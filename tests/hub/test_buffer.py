@@ -120,6 +120,19 @@ def test_the_range_grows_with_volatility_and_jump(
     assert range_ppm(buffer, risk(6.5, jump, volatility * 1.1), age_s) >= here
 
 
+@given(ages, st.floats(0.1, 20))
+def test_a_measured_volatility_counts_where_it_is_above_stress(age_s: float, factor: float) -> None:
+    """R = jump + z max(stress, measured) sqrt(tau0 + tau), tau0 by stress alone (rule V7)."""
+    for asset in ASSETS:
+        stress_ppm = asset.stress_volatility_ppm
+        measured = msgspec.structs.replace(asset, volatility_ppm=round(factor * stress_ppm))
+        before, after = (
+            SqrtTimeBuffer().range_fraction(one, age_s, math.sqrt) - asset.jump_ppm / 1e6
+            for one in (asset, measured)
+        )
+        assert after == pytest.approx(before * max(1.0, factor), rel=1e-5)
+
+
 @pytest.mark.parametrize("buffer", BUFFERS)
 def test_arrays_and_numbers_get_the_same_range(buffer: Buffer) -> None:
     found = buffer.range_fraction(BTC, np.array(AGES_S, dtype=np.float64), np.sqrt)

@@ -14,6 +14,7 @@ from hub.margin.volatility.estimate import (
     VolatilityPolicy,
     first,
     gain,
+    in_use_ppm,
     margin,
     observed,
     ramped,
@@ -211,3 +212,16 @@ def test_har_says_nothing_before_it_has_learnt_and_then_does_whatever_the_prices
     ended = np.arange(len(times_s)) // 12
     assert np.array_equal(np.isfinite(frozen), ended >= LAGS[-1] + FITTED_MIN)
     assert np.nanmax(frozen) == pytest.approx(1e-4)
+
+
+@given(st.floats(0.01, 100), st.floats(0.01, 100))
+def test_what_is_in_use_is_above_stress_and_a_step_above_what_is_measured(
+    one: float, other: float
+) -> None:
+    """By steps of a twentieth of stress, so that the hub does not look at all with each print."""
+    low, high = (
+        in_use_ppm(Estimate(0, 1, 0, 1.0, 1.0, sigma), 2_500_000) for sigma in sorted((one, other))
+    )
+    assert low <= high
+    assert (high == 0) == (max(one, other) * 1e6 <= 2_500_000)
+    assert high == 0 or max(one, other) * 1e6 <= high <= max(one, other) * 1e6 + 125_000

@@ -1,18 +1,23 @@
 """The running estimate behind a margin: two averages of squared moves, and what they allow."""
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
-from messaging.units import HOUR_US, SECOND_US, YEAR_S, Micros, Usd6
+from messaging.units import HOUR_US, SECOND_US, YEAR_S, Micros, Ppm, Usd6
 
 DAY_S = 86_400.0
 SLOW_HALF_LIFE_S = DAY_S * math.log(0.5) / math.log(0.94)  # 0.94 a day: 11.2 days
 FAST_HALF_LIFE_S = 2_700.0
+STEPS = 20  # steps of margin volatility from zero to stress; more of them above it
+
+Span: TypeAlias = Annotated[float, Meta(ge=1.0, le=1e9)]
+Share: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
-class VolatilityPolicy(msgspec.Struct, frozen=True, kw_only=True):
+class VolatilityPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the volatility that margin is computed with follows the market (rules V1 to V3).
 
     Attributes:
@@ -22,11 +27,11 @@ class VolatilityPolicy(msgspec.Struct, frozen=True, kw_only=True):
         ramp_per_h: most that the logarithm of the volatility rises in an hour.
     """
 
-    fast_half_life_s: float = FAST_HALF_LIFE_S
-    slow_half_life_s: float = SLOW_HALF_LIFE_S
-    floor: float = 0.4
-    stress_weight: float = 0.25
-    ramp_per_h: float = 0.25
+    fast_half_life_s: Span = FAST_HALF_LIFE_S
+    slow_half_life_s: Span = SLOW_HALF_LIFE_S
+    floor: Annotated[float, Meta(ge=0.01, le=100.0)] = 0.4
+    stress_weight: Share = 0.25
+    ramp_per_h: Annotated[float, Meta(gt=0.0, le=1e3)] = 0.25
 
 
 class Estimate(NamedTuple):
@@ -89,3 +94,12 @@ def ramped(policy: VolatilityPolicy, before: float, wanted: float, hours: float)
     """Return the volatility that margin gets: it falls at once and rises by so much (rule V3)."""
     # Beyond e^50 nothing is limited; a larger exponent would only overflow.
     return min(wanted, before * math.exp(min(50.0, policy.ramp_per_h * hours)))
+
+
+def in_use_ppm(known: Estimate, stress_ppm: Ppm) -> Ppm:
+    """Return the volatility that margin is charged at, in steps; 0 where stress is above (V7)."""
+    step_ppm = -(-stress_ppm // STEPS)
+    steps = math.ceil(known.margin * 1e6 / step_ppm)
+    # Far beyond what any price does; a whole number all the same.
+    used_ppm = min(steps, 1_000 * STEPS) * step_ppm
+    return Ppm(used_ppm) if used_ppm > stress_ppm else Ppm(0)
