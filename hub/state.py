@@ -10,9 +10,10 @@ from hub.liquidation import LiquidationPolicy
 from hub.margin.book import Book
 from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
 from hub.margin.volatility.estimate import Estimate, VolatilityPolicy, first, in_use_ppm, observed
-from hub.oracle import Print
+from hub.oracle import Feeds, OraclePolicy, Print, take
 from hub.reservation import Reservation
 from hub.zone import Zone, ZonePolicy
+from messaging.messages import PricePublished
 from messaging.units import (
     AccountId,
     LiquidationId,
@@ -38,6 +39,7 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
         amount_max_usd6, ttl_max_us: largest reservation accepted.
         insurance_usd6: what the insurance fund starts with.
         volatility: how margin follows the volatility of prices; if at all (rule V7).
+        oracle: when several feeds are believed; None if there is one of each asset.
     """
 
     name: NodeId
@@ -51,12 +53,15 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
     ttl_max_us: Micros
     insurance_usd6: Usd6
     volatility: VolatilityPolicy | None = None
+    oracle: OraclePolicy | None = None
 
 
 class HubState:
     """Accounts, reservations, zones, prices, and the ledger behind them.
 
     Attributes:
+        prints: the price in use of each asset. feeds: of each, what it is made of; none if there
+            is one feed.
         margin: how accounts are margined at the volatility in use (rule V7).
         estimates: of that volatility, by the place of the asset.
         open_of: per account, its reservations HELD or OVERDUE, oldest first.
@@ -79,6 +84,7 @@ class HubState:
         self.zones = [Zone(zone, place) for place, zone in enumerate(policy.zones)]
         self.zone_of = {zone.name: zone for zone in self.zones}
         self.prints = [Print() for _ in policy.margin.assets]
+        self.feeds = [Feeds() for _ in policy.margin.assets] if policy.oracle else []
         self.reservations: dict[ReservationId, Reservation] = {}
         self.ledger = Ledger()
         self.ledger.post(endow(policy.insurance_usd6))
@@ -133,6 +139,27 @@ class HubState:
         if rebound or account.status is not before.status or account.closed_out:
             busy = bool(account.commands)
             self.book.set_code(place, account.status, busy=busy, done=account.closed_out)
+
+    def hear_price(self, published: PricePublished, now_us: Micros) -> None:
+        """Take a print into the price in use (K1), and look if that has changed."""
+        place, policy = self.places[published.asset], self.policy.oracle
+        known = self.prints[place]
+        if policy is None:
+            price = take(known, published, now_us)
+        else:
+            price = self.feeds[place].hear(policy, known, published, now_us)
+        if price is not known:
+            self.prints[place] = price
+            self.look_due = True
+            self.follow_volatility(place, price)
+
+    def prices_doubted(self, now_us: Micros) -> bool:
+        """Tell whether something may be wrong with a price that is known (K4)."""
+        policy = self.policy.oracle
+        return policy is not None and any(
+            feeds.doubts(policy, place, known, now_us)
+            for place, (feeds, known) in enumerate(zip(self.feeds, self.prints, strict=True))
+        )
 
     def follow_volatility(self, place: int, price: Print) -> None:
         """Let margin follow the volatility of an asset, after a new price of it (rule V7)."""

@@ -4,14 +4,15 @@ from hub.liquidation import LiquidationPolicy
 from hub.margin.buffer import AssetRisk, QuantileBuffer
 from hub.margin.delay import Delay, delay
 from hub.margin.requirement import MarginPolicy
+from hub.oracle import OraclePolicy
 from hub.state import HubPolicy
 from hub.zone import ZonePolicy
 from lab import reading
 from lab.amounts import hours, micros, usd6
 from lab.chains import chain_of
 from lab.scenario import AssetTable, Scenario, SpokeTable
-from lab.ways import SLACK_US, Lane, channel_policy
-from markets.feed import FeedPolicy
+from lab.ways import QUANTILE, SLACK_US, Lane, channel_policy
+from markets.feed import FeedFault, FeedPolicy
 from markets.traders import TraderPolicy
 from messaging.atoms import atoms, in_line
 from messaging.latency import Latency, quantile_us
@@ -55,6 +56,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
         ttl_max_us=micros(scenario.reservation.ttl_s),
         insurance_usd6=usd6(hub.insurance_usd),
         volatility=scenario.volatility,
+        oracle=oracle_policy(scenario, quantile_us(scenario.oracle.delay, QUANTILE)),
     )
 
 
@@ -135,15 +137,48 @@ def _market(table: AssetTable) -> venue.Market:
     )
 
 
+def oracle_policy(scenario: Scenario, lateness_us: Micros) -> OraclePolicy | None:
+    """Return when several feeds are believed; None if there is one of each asset.
+
+    A print is fresh until the next one is overdue by a heartbeat and the way to the hub.
+    """
+    oracle = scenario.oracle
+    if oracle.feeds == 1:
+        return None
+    return OraclePolicy(
+        feeds=oracle.feeds,
+        fresh_us=Micros(2 * micros(oracle.heartbeat_s) + lateness_us),
+        spread_ppm=Ppm(oracle.spread_ppm),
+        twap_us=micros(oracle.twap_s),
+        twap_ppm=Ppm(oracle.twap_ppm),
+        pegs_usd6=tuple(usd6(table.peg_usd) for table in scenario.assets),
+        peg_ppm=Ppm(oracle.peg_ppm),
+    )
+
+
 def feed_policies(scenario: Scenario) -> tuple[FeedPolicy, ...]:
-    """Return the oracle's policy for each asset."""
+    """Return the policy of each feed for each asset, feed by feed."""
     oracle = scenario.oracle
     return tuple(
         FeedPolicy(
             asset=asset,
             heartbeat_us=micros(oracle.heartbeat_s),
             deviation_ppm=Ppm(oracle.deviation_ppm),
+            feed=feed,
+            error_ppm=Ppm(oracle.error_ppm),
+            seed=scenario.seed,
+            faults=tuple(
+                FeedFault(
+                    kind=fault.kind,
+                    from_us=hours(fault.from_h),
+                    until_us=hours(fault.until_h),
+                    factor_ppm=Ppm(fault.factor_ppm),
+                )
+                for fault in oracle.faults
+                if fault.feed == feed and fault.asset in (None, asset)
+            ),
         )
+        for feed in range(oracle.feeds)
         for asset in reading.assets(scenario)
     )
 

@@ -308,6 +308,7 @@ def _check_sense(scenario: Scenario) -> None:
     _check_order("traders.open_until_h", traders.open_from_h, traders.open_until_h)
     _check_order("liquidation.restore_ppm", liquidation.call_ppm, liquidation.restore_ppm)
     _check_order("traders.open_until_h", traders.open_until_h, scenario.duration_h, last=True)
+    _check_feeds(scenario)
     for index, spoke in enumerate(scenario.spokes):
         _check_order(f"spokes[{index}].final_after_s", spoke.safe_after_s, spoke.final_after_s)
         for name in ("outages", "partitions"):
@@ -320,6 +321,24 @@ def _check_sense(scenario: Scenario) -> None:
                     raise InputRefused(f"{at}.until_h", expected=expected, found=window.until_h)
                 until_h = window.until_h
         _check_reorgs(f"spokes[{index}].reorgs", spoke)
+
+
+def _check_feeds(scenario: Scenario) -> None:
+    """Refuse two feeds, for which of them were wrong, and faults of what is not there."""
+    oracle, names = scenario.oracle, assets(scenario)
+    if oracle.feeds == 2:
+        raise InputRefused("oracle.feeds", expected="1, or 3 and more", found=2)
+    for index, fault in enumerate(oracle.faults):
+        at = f"oracle.faults[{index}]"
+        if fault.feed >= oracle.feeds:
+            expected = f"less than oracle.feeds = {oracle.feeds}"
+            raise InputRefused(f"{at}.feed", expected=expected, found=fault.feed)
+        if fault.asset is not None and fault.asset not in names:
+            expected = f"one of {', '.join(names)}"
+            raise InputRefused(f"{at}.asset", expected=expected, found=repr(fault.asset))
+        if fault.until_h <= fault.from_h:
+            expected = f"more than from_h = {fault.from_h}"
+            raise InputRefused(f"{at}.until_h", expected=expected, found=fault.until_h)
 
 
 def _check_reorgs(key: str, spoke: SpokeTable) -> None:

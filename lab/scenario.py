@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from hub.margin.buffer import BufferChoice, SqrtTimeBuffer
 from hub.margin.volatility.estimate import VolatilityPolicy
+from markets.feed import FaultKind
 from markets.prices import PriceSource
 from messaging.latency import Constant, Latency
 from spokes.chain import Trust
@@ -44,6 +45,7 @@ class AssetTable(Table, frozen=True):
     fee_ppm: Share = 500
     liquidation_fee_ppm: Share = 10_000
     funding_ppm: Annotated[int, Meta(ge=-100_000, le=100_000)] = 100
+    peg_usd: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
 
 
 class WindowTable(Table, frozen=True):
@@ -122,12 +124,30 @@ class ReportingTable(Table, frozen=True):
     ack_after_s: NotNegative = 60.0
 
 
+class FeedFaultTable(Table, frozen=True):
+    """A time in which a feed is silent, stuck or bent; of one asset, or of all."""
+
+    feed: Annotated[int, Meta(ge=0, le=8)]
+    kind: FaultKind
+    from_h: Annotated[float, Meta(ge=0, le=24 * 366)]
+    until_h: Hours
+    asset: Ticker | None = None
+    factor_ppm: Annotated[int, Meta(gt=0, le=100_000_000)] = 500_000
+
+
 class OracleTable(Table, frozen=True):
-    """The price feed."""
+    """The price feeds: one of each asset, or three and more."""
 
     heartbeat_s: Positive = 60.0
     deviation_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 5_000
     delay: Latency = Constant(value_s=4.0)
+    feeds: Annotated[int, Meta(ge=1, le=9)] = 1
+    error_ppm: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    spread_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 20_000
+    twap_s: Positive = 300.0
+    twap_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
+    peg_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 10_000
+    faults: tuple[FeedFaultTable, ...] = ()
 
 
 class LinkTable(Table, frozen=True):
