@@ -88,8 +88,11 @@ def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy
 def _delays(scenario: Scenario, down: Latency) -> tuple[Delay, ...]:
     """Return what a command's random way is worth in age, for each asset (rule M8)."""
     law = in_line(atoms(down), IN_LINE)
-    risks = [_risk(table) for table in scenario.assets]
-    return tuple(delay(risk.tau0 * YEAR_S, risk.quantile_z, law) for risk in risks)
+    found = []
+    for risk in map(_risk, scenario.assets):
+        _, _, tau0 = risk.terms
+        found.append(delay(tau0 * YEAR_S, risk.quantile_z, law))
+    return tuple(found)
 
 
 def _risk(table: AssetTable) -> AssetRisk:

@@ -45,16 +45,18 @@ class AssetRisk(msgspec.Struct, frozen=True, kw_only=True):
     volatility_ppm: Ppm = Ppm(0)
 
     @property
-    def z_sigma(self) -> float:
-        """Return the move to survive of a year, at the volatility in use."""
-        used_ppm = max(self.stress_volatility_ppm, self.volatility_ppm)
-        return self.quantile_z * (used_ppm / 1e6)
+    def terms(self) -> tuple[float, float, float]:
+        """Return jump, z * sigma at the volatility in use, and tau0 [years] (rules M5, V7).
 
-    @property
-    def tau0(self) -> float:
-        """Return the close-out time that R0 already pays for at stress volatility [years]."""
-        z_stress = self.quantile_z * (self.stress_volatility_ppm / 1e6)
-        return ((self.maintenance_margin_ppm / 1e6 - self.jump_ppm / 1e6) / z_stress) ** 2
+        tau0 is the close-out time that R0 already pays for at stress volatility.
+        """
+        stress_ppm, used_ppm = self.stress_volatility_ppm, self.volatility_ppm
+        jump = self.jump_ppm / 1e6
+        z_stress = self.quantile_z * (stress_ppm / 1e6)
+        tau0 = ((self.maintenance_margin_ppm / 1e6 - jump) / z_stress) ** 2
+        if used_ppm <= stress_ppm:
+            return jump, z_stress, tau0
+        return jump, self.quantile_z * (used_ppm / 1e6), tau0
 
     @property
     def unwind_usd6_per_s(self) -> float:
@@ -107,7 +109,8 @@ class SqrtTimeBuffer(Buffer, frozen=True, tag="sqrt_time"):
 
     def range_fraction(self, risk: AssetRisk, tau_s: T, sqrt: Sqrt[T]) -> T:
         """See `Buffer.range_fraction`."""
-        return risk.jump_ppm / 1e6 + risk.z_sigma * sqrt(risk.tau0 + tau_s / YEAR_S)
+        jump, z_sigma, tau0 = risk.terms
+        return jump + z_sigma * sqrt(tau0 + tau_s / YEAR_S)
 
 
 class QuantileBuffer(SqrtTimeBuffer, frozen=True, tag="quantile"):
