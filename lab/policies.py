@@ -161,14 +161,15 @@ def oracle_policy(scenario: Scenario, lateness_us: Micros) -> OraclePolicy | Non
 
 def feed_policies(scenario: Scenario) -> tuple[FeedPolicy, ...]:
     """Return the policy of each feed for each asset, feed by feed."""
-    oracle = scenario.oracle
+    oracle, errors = scenario.oracle, scenario.oracle.error_ppm
+    errors_ppm = errors if isinstance(errors, tuple) else (errors,) * oracle.feeds
     return tuple(
         FeedPolicy(
             asset=asset,
             heartbeat_us=micros(oracle.heartbeat_s),
             deviation_ppm=Ppm(oracle.deviation_ppm),
             feed=feed,
-            error_ppm=Ppm(oracle.error_ppm),
+            error_ppm=Ppm(errors_ppm[feed]),
             seed=scenario.seed,
             faults=tuple(
                 FeedFault(

@@ -328,6 +328,9 @@ def _check_feeds(scenario: Scenario) -> None:
     oracle, names = scenario.oracle, assets(scenario)
     if oracle.feeds == 2:
         raise InputRefused("oracle.feeds", expected="1, or 3 and more", found=2)
+    if isinstance(oracle.error_ppm, tuple) and len(oracle.error_ppm) != oracle.feeds:
+        expected = f"one number, or one for each of {oracle.feeds} feeds"
+        raise InputRefused("oracle.error_ppm", expected=expected, found=list(oracle.error_ppm))
     for index, fault in enumerate(oracle.faults):
         at = f"oracle.faults[{index}]"
         if fault.feed >= oracle.feeds:

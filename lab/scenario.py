@@ -21,6 +21,7 @@ Dollars: TypeAlias = Annotated[float, Meta(ge=1, le=1e12)]
 Hours: TypeAlias = Annotated[float, Meta(ge=0.001, le=24 * 366)]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 Share: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
+Error: TypeAlias = Annotated[int, Meta(ge=0, le=100_000)]
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 Ticker: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]{0,15}$")]
 
@@ -142,7 +143,7 @@ class OracleTable(Table, frozen=True):
     deviation_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 5_000
     delay: Latency = Constant(value_s=4.0)
     feeds: Annotated[int, Meta(ge=1, le=9)] = 1
-    error_ppm: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    error_ppm: Error | tuple[Error, ...] = 0
     spread_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 20_000
     twap_s: Positive = 300.0
     twap_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000

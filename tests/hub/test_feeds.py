@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hub.node import Hub
 from hub.oracle import Doubt, OraclePolicy, Print, Said, agreed, twap_usd6, weight_ppm
 from lab import reading, running
+from lab.policies import feed_policies
 from lab.result import Result
 from lab.world import World, build
 from messaging.envelope import Envelope
@@ -315,11 +316,20 @@ def test_a_run_with_three_feeds_is_the_same_again() -> None:
     assert ran(world(3, **BENT)).digest == ran(world(3, **BENT)).digest
 
 
+def test_each_feed_may_have_an_error_of_its_own() -> None:
+    known = scenario(oracle={"feeds": 3, "error_ppm": [0, 100, 500]})
+    errors = {one.feed: one.error_ppm for one in feed_policies(known)}
+
+    assert errors == {0: 0, 1: 100, 2: 500}
+
+
 @pytest.mark.parametrize(
     ("oracle", "where"),
     [
         ({"feeds": 2}, "oracle.feeds"),
         ({"feeds": 10}, "oracle.feeds"),
+        ({"feeds": 3, "error_ppm": [1, 2]}, "oracle.error_ppm: expected one number, or one for"),
+        ({"feeds": 3, "error_ppm": [1, 2, -3]}, "oracle.error_ppm"),
         ({"feeds": 3, "faults": [BENT | {"feed": 3, "from_h": 0, "until_h": 1}]}, "faults.0..feed"),
         ({"feeds": 3, "faults": [BENT | {"from_h": 2, "until_h": 1}]}, "faults.0..until_h"),
         ({"faults": [BENT | {"feed": 0, "from_h": 0, "until_h": 1, "asset": "DOGE"}]}, "asset"),

@@ -99,14 +99,12 @@ def test_few_are_looked_at_and_the_same_is_done_while_volatility_moves(
 
 
 def test_a_run_that_follows_keeps_every_invariant_and_is_the_same_again() -> None:
-    """March 2020 is far above stress: what follows calls earlier."""
     calm, one, other = (
         running.run(build(scenario(latency="cctp_v1", **more)))
         for more in ({}, {"volatility": {}}, {"volatility": {}})
     )
     assert one.finding is None
     assert one.story.result.digest == other.story.result.digest != calm.story.result.digest
-    assert one.story.result.bad_debt_usd6 <= calm.story.result.bad_debt_usd6
 
 
 @pytest.mark.parametrize(
