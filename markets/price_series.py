@@ -7,6 +7,7 @@ from typing import NamedTuple
 from markets.candles import (
     BARS_MAX,
     SECONDS,
+    Candles,
     Gaps,
     lines_of,
     load,
@@ -35,7 +36,7 @@ def read(path: Path, *, gaps: Gaps) -> PriceSeries:
     """
     lines = lines_of(path)
     if lines[0].strip().lower() not in HEADERS:
-        bars = load(path, Asset(path.stem), gaps=gaps)
+        bars = _candles(path, gaps)
         ends_ms = tuple(time_ms + bars.step_ms for time_ms in bars.times_ms)
         return PriceSeries(ends_ms, bars.close_usd6)
     if len(lines) - 1 > BARS_MAX:
@@ -49,6 +50,16 @@ def read(path: Path, *, gaps: Gaps) -> PriceSeries:
             where, expected = f"{path.name} line {number}", f"a time after {utc(before[0])}"
             raise InputRefused(where, expected=expected, found=utc(after[0]))
     return PriceSeries(tuple(row[0] for row in rows), tuple(row[1] for row in rows))
+
+
+def _candles(path: Path, gaps: Gaps) -> Candles:
+    try:
+        return load(path, Asset(path.stem), gaps=gaps)
+    except InputRefused as error:
+        if error.where != f"{path.name} line 1":
+            raise
+        expected = f"the header {HEADERS[0]}, {error.expected}"
+        raise InputRefused(error.where, expected=expected, found=error.found) from None
 
 
 def _row(where: str, line: str) -> tuple[int, Usd6]:

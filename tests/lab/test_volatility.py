@@ -97,6 +97,11 @@ def test_the_command_reads_times_and_prices_and_candles_alike(tmp_path: Path) ->
 GOOD = [f"{START_MS + MINUTE_MS * n},100.{n % 10}" for n in range(300)]
 
 
+def test_a_file_of_neither_kind_is_told_of_both(tmp_path: Path) -> None:
+    found = omnimargin("volatility", str(lines_file(tmp_path, GOOD, "when,what")), expect=2).stderr
+    assert "prices.csv line 1: expected the header time,price, the header ts_ms,open" in found
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
