@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 import hub.credit
-import hub.node
+import hub.state
 import spokes.closing
 from hub.zone import Zone
 from lab.plants import PLANTS
@@ -105,7 +105,7 @@ PLANTED: Mapping[str, Mapping[str, Planted]] = {
     "INV5": {"added_use": _plant("added_use"), "X5": Planted(MUTANTS["X5"], ALL)},
     "INV6": {"X12": Planted(MUTANTS["X12"], ALL)},
     "INV7": {"hub_clock": _plant("hub_clock"), "soft_settle": _plant("soft_settle")},
-    "INV8": {"young_print": Planted(_new(hub.node, "take", _young_print), audited=True)},
+    "INV8": {"young_print": Planted(_new(hub.state, "take", _young_print), audited=True)},
     "INV9": {
         "use_behind_close": Planted(_new(hub.credit, "used", _use_behind_close), audited=True)
     },
