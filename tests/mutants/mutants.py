@@ -44,7 +44,7 @@ from messaging.outbox import Outbox
 from messaging.units import Micros
 from tests.mutants import gains, rebuild, reconciliation, reorganisation
 from tests.mutants.mutant import Mutant
-from tests.swarm.machine import DeepGame, DigestGame, Game, ReorgGame
+from tests.swarm.machine import DeepGame, DigestGame, ForgetfulGame, Game, ReorgGame
 
 
 def _skewed_clock(tend: Any) -> Any:
@@ -348,6 +348,7 @@ STORIES: Mapping[str, str] = {
 GAMES: Mapping[str, type[Game]] = {
     **dict.fromkeys([*reorganisation.MUTANTS, *gains.MUTANTS], ReorgGame),
     "X33": DeepGame,
+    **dict.fromkeys(rebuild.MUTANTS, ForgetfulGame),
     **dict.fromkeys(reconciliation.MUTANTS, DigestGame),
 }
 

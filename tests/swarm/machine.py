@@ -140,9 +140,10 @@ class Game(RuleBasedStateMachine):
     Attributes:
         reorgs: one of the chains loses blocks now and then, and gains made there wait.
         lie: what the spoke on it does otherwise than it should, if anything.
+        forgetful: spokes lose all the more often; no key changes, and nobody is put back.
     """
 
-    reorgs = False
+    reorgs = forgetful = False
     lie: Lie | None = None
 
     def __init__(self) -> None:
@@ -303,11 +304,11 @@ class Game(RuleBasedStateMachine):
 
         Rarely: after it, most games wait for a person.
         """
-        if rarely == 9 and not (who == HUB and self.forgotten):
+        if rarely == 9 and not self.forgetful and not (who == HUB and self.forgotten):
             self.lost = self.lost or who == HUB
             self.fate.next[who] = Death(Point.AFTER_PUBLISH, 0, loss=loss)
 
-    @precondition(lambda self: not self.forgotten)
+    @precondition(lambda self: not self.forgotten and not self.forgetful)
     @rule(who=st.sampled_from(PROCESSES), point=st.sampled_from(Point))
     def rotate(self, who: NodeId, point: Point) -> None:
         """Give a process a new key, and start it again."""
@@ -344,7 +345,7 @@ class Game(RuleBasedStateMachine):
     @rule(who=st.sampled_from(SPOKES), point=st.sampled_from(Point), rarely=st.integers(0, 2))
     def forget(self, who: NodeId, point: Point, rarely: int) -> None:
         """Let a spoke lose all that is not on its chain, unless the hub has lost something."""
-        if rarely == 2 and not self.lost:
+        if (rarely == 2 or self.forgetful) and not self.lost:
             self.forgotten = True
             self.fate.next[who] = Death(point, 0, loss=Loss.AMNESIA)
 
@@ -442,3 +443,9 @@ class DigestGame(ReorgGame):
     """A game with a spoke whose digests are not what it holds."""
 
     lie = Lie.DIGEST
+
+
+class ForgetfulGame(Game):
+    """A game in which spokes lose all but their chains more often."""
+
+    forgetful = True
