@@ -63,7 +63,7 @@ REQUIRED = (
     "ReservationClosed: refused_late",
     *("ReservationRejected: zone_cap", "ReservationRejected: free_short"),
     *("ReservationRejected: spoke_overdue", "ReservationRejected: account_restricted"),
-    "ReservationRejected: price_unknown",
+    *("ReservationRejected: price_unknown", "ReservationRejected: price_doubted"),
     *("released by close", "released by watermark", "released after overdue"),
     "released partly used",
     *("asked for a gap", "sent again", "parked buffer full", "dead letters"),

@@ -179,7 +179,11 @@ def scenario_of(options: Options) -> Scenario:
             "ack_after_s": max(2.0, options.way_s),
         },
         "hub": {"block_s": draws.choice([1.0, 12.0]), "look_s": 60.0, "insurance_usd": 1_000.0},
-        "oracle": {"heartbeat_s": 60.0, "delay": {"kind": "constant", "value_s": 1.0}},
+        "oracle": {
+            "heartbeat_s": 60.0,
+            "delay": {"kind": "constant", "value_s": 1.0},
+            "feeds": Draws(options.seed, "world/feeds").choice([1, 1, 3]),
+        },
         "links": {"loss_ppm": 1},  # so that patience allows for loss
         "traders": {
             "accounts": options.accounts,
