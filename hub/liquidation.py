@@ -24,6 +24,7 @@ class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
         dust_usd6: a remaining notional below this is closed as well.
         command_ttl_us: deadline of a command, after the newest spoke time heard.
         insurance_share_ppm: share of the liquidation fee that the insurance fund gets.
+        socialise: what no fund pays is taken from all accounts' cash (rule L12).
         commands_max: most commands under way on one position; the last closes it whole.
     """
 
@@ -34,6 +35,7 @@ class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
     dust_usd6: Usd6
     command_ttl_us: Micros
     insurance_share_ppm: Ppm
+    socialise: bool = False
     commands_max: int = 8
 
 

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import msgspec
 
 from hub.account import Account, SpokeView, nothing
-from hub.ledger import Ledger, deposit, endow
+from hub.ledger import INSURANCE, Ledger, deposit, endow
 from hub.liquidation import LiquidationPolicy
 from hub.margin.book import Book
 from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
 from hub.oracle import Print
 from hub.reservation import Reservation
+from hub.waterfall import Funds
 from hub.zone import Zone, ZonePolicy
 from messaging.units import (
     AccountId,
@@ -77,6 +78,7 @@ class HubState:
         self.ledger.post(endow(policy.insurance_usd6))
         for zone in self.zones:
             self.ledger.open_spoke(zone.name)
+            self.ledger.endow_spoke(zone.name, zone.policy.insurance_usd6)
         self.accounts: list[Account] = []
         self.place_of: dict[AccountId, int] = {}
         self.book = Book(
@@ -190,6 +192,11 @@ class HubState:
         return sum(
             self.ledger.held_usd6(zone.name, account) for zone in self.zones if zone.held_usd6
         )
+
+    def funds(self) -> Funds:
+        """Return what there is to pay shortfalls with (rule L10)."""
+        spokes = tuple(self.ledger.fund_usd6(zone.name) for zone in self.zones)
+        return Funds(spokes, self.ledger.balances[INSURANCE])
 
     def _doubtful_usd6(self, account: Account) -> int:
         """Return what of the account's cash rests on the word of halted spokes alone."""

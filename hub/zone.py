@@ -48,6 +48,7 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
         overdue_after_us: hub time after a grant's expiry at which silence is overdue (P39).
         renewals_max: how often a reservation is renewed.
         hold_us: hub time for which a final gain from there does not count yet (rule L9).
+        insurance_usd6: what the spoke's own fund starts with (rule L10); 0 for none.
     """
 
     name: NodeId
@@ -56,6 +57,7 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
     overdue_after_us: Micros
     renewals_max: int
     hold_us: Micros = Micros(0)
+    insurance_usd6: Usd6 = Usd6(0)
 
 
 class Zone:

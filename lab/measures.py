@@ -248,7 +248,9 @@ class Measures:
             orders_refused=sum(spoke.state.refused for spoke in world.spokes),
             collateral_usd6=sum(usd6 for _, usd6 in world.deposits),
             bad_debt_usd6=ledger.bad_debt_usd6,
+            funds_used_usd6=ledger.funds_used_usd6,
             insurance_used_usd6=ledger.insurance_used_usd6,
+            socialised_usd6=sum(ledger.haircut_usd6.values()),
             uncovered_usd6=-ledger.balances[DEFICIT],
             open_shortfall_usd6=self._open_shortfall_usd6(),
             liquidations=sum(account.liquidations for account in hub.accounts),
@@ -301,10 +303,11 @@ class Measures:
 
     def _open_shortfall_usd6(self) -> int:
         """Return negative equity by the spokes' own books at true prices, not by the hub's view."""
-        world, forgiven = self._world, self._hub.ledger.forgiven_usd6
+        world, books = self._world, self._hub.ledger
         shortfall_usd6 = 0
         for account, deposit_usd6 in world.deposits:
-            equity_usd6 = deposit_usd6 + forgiven.get(account, 0)
+            equity_usd6 = deposit_usd6 + books.forgiven_usd6.get(account, 0)
+            equity_usd6 -= books.haircut_usd6.get(account, 0)
             for spoke in world.spokes:
                 state = spoke.state
                 trader = state.trader(account)

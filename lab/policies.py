@@ -56,6 +56,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
             dust_usd6=usd6(liquidation.dust_usd),
             command_ttl_us=micros(liquidation.command_ttl_s),
             insurance_share_ppm=Ppm(liquidation.insurance_share_ppm),
+            socialise=liquidation.socialise,
         ),
         zones=zones,
         clock_skew_us=micros(hub.clock_skew_s),
@@ -85,6 +86,7 @@ def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy
         overdue_after_us=Micros(silence_us),
         renewals_max=scenario.reservation.renewals_max,
         hold_us=micros(spoke.gain_hold_s),
+        insurance_usd6=usd6(spoke.insurance_usd),
     )
 
 

@@ -95,7 +95,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         messages: frames that hub and spokes have sent each other.
         equity_locked_ppm: collateral locked by requirements and reservations, over all
             collateral, averaged over time.
-        bad_debt_usd6: all shortfalls of accounts closed out; `insurance_used_usd6` of it paid.
+        bad_debt_usd6: all shortfalls of accounts closed out; of it funds of spokes have paid
+            `funds_used_usd6`, the hub's insurance `insurance_used_usd6`, all accounts together
+            `socialised_usd6`, and nobody `uncovered_usd6`.
         open_shortfall_usd6: negative equity at the end that is not closed out yet, by the
             spokes' own books at true prices.
         liquidation_moved_usd6: what all closed positions got more than at the prices that the
@@ -125,7 +127,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     orders_refused: int
     collateral_usd6: int
     bad_debt_usd6: int
+    funds_used_usd6: int
     insurance_used_usd6: int
+    socialised_usd6: int
     uncovered_usd6: int
     open_shortfall_usd6: int
     liquidations: int
@@ -139,6 +143,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     channel_delay_us: dict[str, Quantiles]
     invariants_checked: int
     violations: int
+
+
+def payers(result: Result) -> list[tuple[str, int]]:
+    """Return who has paid how much of the bad debt, in the order of the waterfall (L10).
+
+    Spokes' funds and all accounts only if they have.
+    """
+    steps = [
+        ("spokes' funds", result.funds_used_usd6),
+        ("insurance", result.insurance_used_usd6),
+        ("all accounts", result.socialised_usd6),
+        ("none", result.uncovered_usd6),
+    ]
+    return [(who, usd6) for who, usd6 in steps if usd6 or who in ("insurance", "none")]
 
 
 class Story(msgspec.Struct, frozen=True):

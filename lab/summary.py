@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.measures import HOPS
-from lab.result import Result
+from lab.result import Result, payers
 from lab.running import Replayed
 from messaging.latency import quantile_us
 from messaging.presets import END_TO_END, PRESETS, resolve_families
@@ -37,9 +37,7 @@ def show(result: Result, *, log: Path | None, report: Path | None) -> None:
 def _lines(result: Result) -> list[tuple[str, str]]:
     reservations = result.reservations
     lost = f"{usd(result.bad_debt_usd6)} in {result.closed_out_accounts} accounts"
-    covered = (
-        f"{usd(result.insurance_used_usd6)} by insurance, {usd(result.uncovered_usd6)} by none"
-    )
+    covered = ", ".join(f"{usd(usd6)} by {who}" for who, usd6 in payers(result))
     ways = sorted({name for lane in result.lanes for name in (lane.up, lane.down)})
     return [
         ("latency", ", ".join(_way(name) for name in ways)),

@@ -30,6 +30,7 @@ FAULTS = {
 KEYS = ("rotation", "leaked")  # not with amnesia: who is rebuilt knows first keys alone
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
 HOLDS_S = (0.0, 5.0, 60.0)  # of gains
+FUNDS_USD = (0.0, 100.0, 2_000.0)  # of a spoke
 REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
 ALL_AT_ONCE = 10  # one seed in so many has every fault on
 LIARS = 0.12  # share of the seeds in which a spoke lies
@@ -130,7 +131,7 @@ def draw(seed: int, minutes: float) -> Options:
 def scenario_of(options: Options) -> Scenario:
     """Return the world of these options; it ends long after the faults have."""
     halted = options.faults.get("halt", 0.0)
-    draws = Draws(options.seed, "world")
+    draws, losses = Draws(options.seed, "world"), Draws(options.seed, "world/losses")
     spokes: list[dict[str, Any]] = []
     for number in range(options.spokes):
         spoke: dict[str, Any] = {
@@ -142,6 +143,7 @@ def scenario_of(options: Options) -> Scenario:
             "trust": draws.choice(["safe", "final", "bridge"]),
             "zone_cap_usd": round(draws.log_uniform(5e3, 1e6)),
             "gain_hold_s": Draws(options.seed, f"world/hold/{number}").choice(HOLDS_S),
+            "insurance_usd": losses.choice(FUNDS_USD),
         }
         if draws.chance(halted):
             from_h = draws.uniform(0.0, options.safety_s / HOUR_S)
@@ -169,7 +171,7 @@ def scenario_of(options: Options) -> Scenario:
             "patience_s": options.ttl_s,
             "renewals_max": options.renewals_max,
         },
-        "liquidation": {"command_ttl_s": options.ttl_s},
+        "liquidation": {"command_ttl_s": options.ttl_s, "socialise": losses.chance(0.5)},
         "reporting": {
             "watermark_s": options.watermark_s,
             "funding_h": 0.25,

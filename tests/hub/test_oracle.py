@@ -54,6 +54,8 @@ class Desk:
         cap_usd6: int = CAP,
         insurance_usd6: int = 0,
         hold_us: int = 0,
+        fund_usd6: int = 0,
+        socialise: bool = False,
         priced: bool = True,
     ) -> None:
         zones = tuple(
@@ -64,6 +66,7 @@ class Desk:
                 overdue_after_us=LATE,
                 renewals_max=renewals_max,
                 hold_us=hold_us,
+                insurance_usd6=fund_usd6,
             )
             for name in (BASE, SOL)
         )
@@ -75,6 +78,7 @@ class Desk:
             dust_usd6=0,
             command_ttl_us=1_000,
             insurance_share_ppm=500_000,
+            socialise=socialise,
         )
         policy = HubPolicy(
             name=HUB,
