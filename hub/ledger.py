@@ -53,7 +53,7 @@ class Ledger:
         bad_debt_usd6: all shortfalls of closed accounts so far (rule L4).
         funds_used_usd6, insurance_used_usd6: the parts of it that spokes' funds and the hub's
             insurance have paid (L10).
-        haircut_usd6: per account, what it has given for the rest (L12).
+        haircut_usd6: per account, what it has given for the rest (L11).
         forgiven_usd6: per account, shortfall written off and liquidation fees waived.
     """
 
@@ -180,7 +180,7 @@ def write_off(
 
 
 def socialise(haircuts_usd6: Sequence[tuple[AccountId, int]]) -> Posting:
-    """Take a part of the deficit from accounts (rule L12)."""
+    """Take a part of the deficit from accounts (rule L11)."""
     total_usd6 = sum(usd6 for _, usd6 in haircuts_usd6)
     return (
         (DEFICIT, total_usd6),

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from hub import credit, gains, ledger, liquidation, waterfall
+from hub import credit, deleveraging, gains, ledger, liquidation, waterfall
 from hub.account import Account, SpokeView, finalise, report, see
 from hub.state import HubState
 from hub.zone import Ended, Zone
@@ -156,7 +156,7 @@ def close_out(hub: HubState, account: Account) -> None:
 
 
 def socialise(hub: HubState) -> None:
-    """Spread what no fund has paid over all available cash, once a block (rule L12)."""
+    """Spread what no fund has paid over all available cash, once a block (rule L11)."""
     deficit_usd6 = -hub.ledger.balances[ledger.DEFICIT]
     if not (hub.policy.liquidation.socialise and deficit_usd6):
         return
@@ -187,6 +187,7 @@ def settle_ends(hub: HubState, zone: Zone) -> None:
         if command.done is not None and settled.version < command.done.state_version:
             return
         zone.ended.popleft()
+        deleveraging.settle(hub, command)
 
 
 def filled(hub: HubState, zone: Zone, liq_id: LiquidationId, filled_qty8: Qty8) -> list[Effect]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from hub.account import Account, SpokeView, nothing
+from hub.adl import Claim
 from hub.ledger import INSURANCE, Ledger, deposit, endow
 from hub.liquidation import LiquidationPolicy
 from hub.margin.book import Book
@@ -61,6 +62,7 @@ class HubState:
         looked_us: when that was.
         life: how often the node has started; ids_made: commands given, ever.
         written_off_usd6: per account, what of its reserved cash was written off (P40).
+        claims: by the bankrupt account's command, what of it was closed at a price (L13).
         halts: orders to halt that have been heard, by number and time; one counts once.
         changed: accounts that the event under way has changed.
         changed_rids: reservations that it has changed.
@@ -96,6 +98,7 @@ class HubState:
         self.life = 1
         self.ids_made = 0
         self.written_off_usd6: dict[AccountId, int] = {}
+        self.claims: dict[LiquidationId, Claim] = {}
         self.halts: dict[tuple[int, int], None] = {}
         self.changed: dict[int, None] = {}
         self.changed_rids: dict[ReservationId, None] = {}

@@ -1,6 +1,6 @@
 """Who pays for a loss that an account cannot: funds of spokes, insurance, then all. Pure.
 
-Rules L10 to L12 of docs/margin.md. Every division is exact in sum: what is left over of whole
+Rules L10 and L11 of docs/margin.md. Every division is exact in sum: what is left over of whole
 millionths goes to the largest remainders.
 """
 
@@ -64,7 +64,7 @@ def after(funds: Funds, paid: Paid) -> Funds:
 
 
 def haircut(deficit_usd6: int, available_usd6: Sequence[int]) -> list[int]:
-    """Return what each account gives of its available cash for a deficit (L12).
+    """Return what each account gives of its available cash for a deficit (L11).
 
     In proportion, never more than there is; those below zero give nothing.
     """

@@ -1,6 +1,6 @@
 """A second set of books: what every trader's cash must be, from final reports alone.
 
-Follows the rules of docs/margin.md (L3, L4, L10, L12) in code of its own, one step at a time, and
+Follows the rules of docs/margin.md (L3, L4, L10, L11) in code of its own, one step at a time, and
 compares with the hub's ledger to the millionth of a dollar.
 """
 
@@ -195,7 +195,7 @@ class Audit:
         self.deficit_usd6 += left_usd6 - paid_usd6
 
     def _socialise(self) -> None:
-        """Take the deficit from what accounts have free, in proportion (L12)."""
+        """Take the deficit from what accounts have free, in proportion (L11)."""
         hub = self.hub
         free = []
         for account, cash_usd6 in zip(hub.accounts, self._cash_usd6, strict=True):

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lab import plants, reading, running, summary
+from lab import adl_command, plants, reading, running, summary
 from lab.incident import command as incident
 from lab.progress import bar
 from lab.report.page import write_report
@@ -168,6 +168,7 @@ commands.add_to(app)
 swarm.add_to(app)
 incident.add_to(app)
 theory.add_to(app)
+adl_command.add_to(app)
 
 
 def _tell(

@@ -57,6 +57,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
             command_ttl_us=micros(liquidation.command_ttl_s),
             insurance_share_ppm=Ppm(liquidation.insurance_share_ppm),
             socialise=liquidation.socialise,
+            adl=liquidation.adl,
         ),
         zones=zones,
         clock_skew_us=micros(hub.clock_skew_s),

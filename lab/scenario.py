@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from hub.adl import Adl
 from markets.prices import PriceSource
 from messaging.latency import Constant, Latency
 from spokes.chain import Trust
@@ -117,6 +118,7 @@ class LiquidationTable(Table, frozen=True):
     command_ttl_s: Positive = 14_400.0
     insurance_share_ppm: Share = 500_000
     socialise: bool = False
+    adl: Adl = Adl.NONE
 
 
 class ReservationTable(Table, frozen=True):

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.measures import HOPS
-from lab.result import Result, payers
+from lab.result import Deleveraging, Result, payers
 from lab.running import Replayed
 from messaging.latency import quantile_us
 from messaging.presets import END_TO_END, PRESETS, resolve_families
@@ -49,6 +49,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
             f"{result.liquidations:,} commands on {result.liquidated_accounts:,} of "
             f"{result.accounts:,} accounts, {usd(result.liquidated_usd6)} closed",
         ),
+        *_deleveraged(result.deleveraging),
         ("lateness", f"{usd(result.liquidation_moved_usd6)} between decision and fill"),
         ("collateral", usd(result.collateral_usd6)),
         ("locked", f"{result.equity_locked_ppm / 1e4:.1f} % of collateral, time-averaged"),
@@ -68,6 +69,16 @@ def _lines(result: Result) -> list[tuple[str, str]]:
             f"{result.invariants_checked:,} checks, {result.violations} violations",
         ),
     ]
+
+
+def _deleveraged(found: Deleveraging) -> list[tuple[str, str]]:
+    if not found.commands:
+        return []
+    text = (
+        f"{found.commands:,} commands, {usd(found.closed_usd6)} of {found.accounts:,} accounts "
+        f"closed, {usd(found.given_up_usd6)} given up, {usd(found.overshoot_usd6)} of it too much"
+    )
+    return [("deleveraged", text)]
 
 
 def _way(name: str) -> str:

@@ -34,6 +34,7 @@ KEYS = {
     "insurance_used_usd6",
     "socialised_usd6",
     "uncovered_usd6",
+    "deleveraging",
     "liquidations",
     "liquidated_accounts",
     "reservations",

@@ -13,7 +13,16 @@ import vl_convert
 from lab.report import charts
 from lab.report.page import write_report
 from lab.report.style import dollars, duration, edges
-from lab.result import Lane, Liquidation, Quantiles, Reservations, Result, Sample, Story
+from lab.result import (
+    Deleveraging,
+    Lane,
+    Liquidation,
+    Quantiles,
+    Reservations,
+    Result,
+    Sample,
+    Story,
+)
 from messaging.errors import InputRefused
 
 HOSTILE = "</script><script>alert('x')</script><img src=\"http://evil.test/x\"> & {{datum}}"
@@ -51,6 +60,7 @@ RESULT = Result(
     closed_out_accounts=0,
     liquidated_usd6=0,
     liquidation_moved_usd6=-1_000_000,
+    deleveraging=Deleveraging(0, 0, 0, 0, 0, 0),
     reservations=NOTHING,
     equity_locked_ppm=250_000,
     delay_us={},
