@@ -11,6 +11,7 @@ from hub.node import Hub
 from messaging.messages import (
     ChainReorganised,
     Family,
+    HaltReason,
     LiquidationDone,
     LiquidationEnd,
     LiquidationOrdered,
@@ -28,7 +29,7 @@ def fallen(
 ) -> Desk:
     """Return a desk on which ann lacks 500 and the funds have 200; bob and cat are short."""
     policy: dict[str, Any] = {"insurance_usd6": 150 * USD, "fund_usd6": 50 * USD} | more
-    desk = Desk(adl=adl, more=("cat",), cap_usd6=10**15, **policy)
+    desk = Desk(**{"adl": adl, "more": ("cat",), "cap_usd6": 10**15} | policy)
     desk.price(100 * USD)
     hold(desk, ANN, 100)
     for name, size in zip(("bob", "cat"), sizes, strict=True):
@@ -127,6 +128,40 @@ def test_a_position_that_the_market_is_closing_is_taken_over_once() -> None:
 
     others = orders(desk.block(36))
     assert sum(one.max_qty8 for name, one in others.items() if name != ANN) == 70 * ONE
+
+
+def test_a_late_command_at_a_price_is_not_given_again_and_counts_as_done() -> None:
+    desk = fallen()
+    (order,) = orders(desk.block(12)).values()
+    desk.now_us = 13
+    desk.price(70 * USD)
+    state = desk.hub.state
+    state.ledger.post((("insurance", -150 * USD), ("vault", 150 * USD)))
+    assert orders(desk.block(24)) == {}
+    missing_usd6, _ = deleveraging.shortfall(state, desk.account(), state.conditions(24))
+
+    assert (order.price_usd6, missing_usd6) == (PRICE, 200 * USD)
+
+
+def test_the_funds_are_promised_first_to_who_has_nothing_left_to_close() -> None:
+    desk = fallen(usd=100, more=("cat", "dan"))
+    debt = reports(1, realised_usd6=-100 * CASH - 200 * USD, account="dan")
+    desk.report(debt, at=9, final=5)
+    assert orders(desk.block(12)) == {}
+    desk.now_us = 13
+    desk.price(85 * USD)
+    (order,) = orders(desk.block(24)).values()
+
+    assert (order.account, order.price_usd6) == (ANN, 90 * USD)  # 85 * (1 + 500 / 8,500)
+
+
+def test_a_halted_spoke_takes_no_part() -> None:
+    desk = fallen()
+    desk.hub.state.zones[0].halted = HaltReason.WATCHDOG
+    (order,) = orders(desk.block(12)).values()
+
+    assert order.price_usd6 == 0
+    assert winners(desk.hub, PRICE) == []
 
 
 def test_nothing_is_claimed_before_the_end_is_final() -> None:
