@@ -8,11 +8,11 @@ import pytest
 
 import hub.adl
 import hub.deleveraging
-import hub.ledger
 import hub.waterfall
 import spokes.closing
 from hub.waterfall import Paid
 from lab import running
+from lab.plants import PLANTS, Plant
 from lab.result import Result
 from lab.running import Outcome
 from lab.world import World, build
@@ -143,17 +143,6 @@ def _given_back_whole(settle: Any) -> Any:
     return spoiled
 
 
-def _paid_twice(write_off: Any) -> Any:
-    """Let insurance pay its part a second time."""
-
-    def spoiled(account: Any, shortfall_usd6: int, paid_usd6: Any) -> Any:
-        again = paid_usd6[0][1]
-        posting = write_off(account, shortfall_usd6, paid_usd6)
-        return (*posting, (hub.ledger.INSURANCE, -again), (hub.ledger.DEFICIT, again))
-
-    return spoiled
-
-
 def _out_of_order(_: Any) -> Any:
     """Let insurance pay before the fund of the spoke."""
 
@@ -200,12 +189,12 @@ def _beyond_the_order(slice_qty8: Any) -> Any:
 
 
 HEDGED = {"hedged_ppm": 900_000, "leverage_min": 7.0}
-PLANTED: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
+PLANTED: dict[str, tuple[Any, str, Callable[[Any], Any]] | Plant] = {
     "ADL: others close more than was claimed": (hub.adl, "choose", _greedy),
     "ADL: a winner falls below maintenance": (hub.adl, "choose", _unsound),
     "ADL: a solvent account is closed": (hub.deleveraging, "shortfall", _solvent),
     "ADL: a part is claimed twice": (hub.deleveraging, "settle", _given_back_whole),
-    "WATERFALL: insurance pays twice": (hub.ledger, "write_off", _paid_twice),
+    "WATERFALL: insurance pays twice": PLANTS["double_payment"],
     "WATERFALL: insurance pays first": (hub.waterfall, "pay", _out_of_order),
     "MONEY: a haircut out of proportion": (hub.waterfall, "haircut", _equal_parts),
     "INV15: a fill at another price": (spokes.closing, "_slice", _at_the_market),
