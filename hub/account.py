@@ -3,7 +3,7 @@
 import msgspec
 
 from messaging.messages import LiquidationDone, LiquidationOrdered, MarginStatus, StateReported
-from messaging.units import AccountId, Height, Micros, Qty8, Usd6
+from messaging.units import AccountId, Height, LiquidationId, Micros, Qty8, Usd6
 
 
 def nothing(account: AccountId) -> StateReported:
@@ -41,12 +41,16 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         spoke: place of the spoke in the scenario's order.
         asset: place of the asset in the scenario's order.
         done: the spoke's last word on it; it is over once the report named there has come.
+        claim: the command at a price of a bankrupt account that this one takes the other side
+            of (L14), and `claimed_qty8` of it.
     """
 
     ordered: LiquidationOrdered
     spoke: int
     asset: int
     done: LiquidationDone | None = None
+    claim: LiquidationId | None = None
+    claimed_qty8: Qty8 = Qty8(0)
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):

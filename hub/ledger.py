@@ -16,7 +16,7 @@ Posting: TypeAlias = Sequence[tuple[str, int]]  # (book, change in usd6) pairs t
 VAULT = "vault"  # collateral the hub holds, negative
 FEES = "fees"  # venue fees, and the liquidators' share of liquidation fees
 INSURANCE = "insurance"  # insurance fund
-DEFICIT = "deficit"  # bad debt that the insurance fund could not cover, negative
+DEFICIT = "deficit"  # bad debt that nobody has covered, negative
 
 
 def available(account: AccountId) -> str:
@@ -34,6 +34,11 @@ def held(spoke: NodeId, account: AccountId) -> str:
     return f"held/{spoke}/{account}"
 
 
+def fund(spoke: NodeId) -> str:
+    """Name the book of the fund that pays first for what is lost on a spoke (rule L10)."""
+    return "fund/" + spoke
+
+
 def clearing(spoke: NodeId) -> str:
     """Name the book of what the other side of a spoke's trades has won; negative if lost."""
     return "clearing/" + spoke
@@ -46,17 +51,29 @@ class Ledger:
         balances: book -> balance; their sum is zero.
         postings: how many postings have been made.
         bad_debt_usd6: all shortfalls of closed accounts so far (rule L4).
-        insurance_used_usd6: the part of it that the insurance fund has paid.
+        funds_used_usd6, insurance_used_usd6: the parts of it that spokes' funds and the hub's
+            insurance have paid (L10).
+        haircut_usd6: per account, what it has given for the rest (L11).
         forgiven_usd6: per account, shortfall written off and liquidation fees waived.
     """
 
-    __slots__ = ("bad_debt_usd6", "balances", "forgiven_usd6", "insurance_used_usd6", "postings")
+    __slots__ = (
+        "bad_debt_usd6",
+        "balances",
+        "forgiven_usd6",
+        "funds_used_usd6",
+        "haircut_usd6",
+        "insurance_used_usd6",
+        "postings",
+    )
 
     def __init__(self) -> None:
         self.balances: dict[str, int] = {VAULT: 0, FEES: 0, INSURANCE: 0, DEFICIT: 0}
         self.postings = 0
         self.bad_debt_usd6 = 0
+        self.funds_used_usd6 = 0
         self.insurance_used_usd6 = 0
+        self.haircut_usd6: dict[AccountId, int] = {}
         self.forgiven_usd6: dict[AccountId, int] = {}
 
     def open_account(self, account: AccountId) -> None:
@@ -66,6 +83,16 @@ class Ledger:
     def open_spoke(self, spoke: NodeId) -> None:
         """Open a spoke's book."""
         self.balances[clearing(spoke)] = 0
+
+    def endow_spoke(self, spoke: NodeId, amount_usd6: int) -> None:
+        """Open a spoke's fund, if there is to be one."""
+        if amount_usd6:
+            self.balances[fund(spoke)] = 0
+            self.post(endow(amount_usd6, fund(spoke)))
+
+    def fund_usd6(self, spoke: NodeId) -> int:
+        """Return what a spoke's fund has."""
+        return self.balances.get(fund(spoke), 0)
 
     def post(self, posting: Posting) -> None:
         """Book a posting on books that exist; one that adds up to zero, or it is our mistake."""
@@ -104,9 +131,9 @@ def deposit(account: AccountId, amount_usd6: int) -> Posting:
     return ((VAULT, -amount_usd6), (available(account), amount_usd6))
 
 
-def endow(amount_usd6: int) -> Posting:
-    """Money for the insurance fund comes in."""
-    return ((VAULT, -amount_usd6), (INSURANCE, amount_usd6))
+def endow(amount_usd6: int, book: str = INSURANCE) -> Posting:
+    """Money for a fund comes in."""
+    return ((VAULT, -amount_usd6), (book, amount_usd6))
 
 
 def reserve(account: AccountId, amount_usd6: int) -> Posting:
@@ -138,12 +165,24 @@ def settle(
     )
 
 
-def write_off(account: AccountId, shortfall_usd6: Usd6, insurance_usd6: int) -> Posting:
-    """Bring a closed account back to zero: the insurance fund first, then deficit (rule L4)."""
+def write_off(
+    account: AccountId, shortfall_usd6: Usd6, paid_usd6: Sequence[tuple[str, int]]
+) -> Posting:
+    """Bring a closed account back to zero: funds pay what they do, deficit the rest (rule L4)."""
+    rest_usd6 = shortfall_usd6 - sum(usd6 for _, usd6 in paid_usd6)
     assert shortfall_usd6 > 0
-    paid_usd6 = min(shortfall_usd6, max(0, insurance_usd6))
+    assert rest_usd6 >= 0
     return (
         (available(account), shortfall_usd6),
-        (INSURANCE, -paid_usd6),
-        (DEFICIT, paid_usd6 - shortfall_usd6),
+        *((book, -usd6) for book, usd6 in paid_usd6),
+        (DEFICIT, -rest_usd6),
+    )
+
+
+def socialise(haircuts_usd6: Sequence[tuple[AccountId, int]]) -> Posting:
+    """Take a part of the deficit from accounts (rule L11)."""
+    total_usd6 = sum(usd6 for _, usd6 in haircuts_usd6)
+    return (
+        (DEFICIT, total_usd6),
+        *((available(account), -usd6) for account, usd6 in haircuts_usd6),
     )

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import msgspec
 
 from hub.account import Account, Command
+from hub.adl import Adl
 from hub.margin.requirement import Assessment
 from messaging.messages import LiquidationDone, StateReported
-from messaging.units import Asset, Micros, Ppm, Qty8, Usd6, ratio_up
+from messaging.units import Asset, LiquidationId, Micros, Ppm, Qty8, Usd6, ratio_up
 
 
 class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,8 @@ class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
         dust_usd6: a remaining notional below this is closed as well.
         command_ttl_us: deadline of a command, after the newest spoke time heard.
         insurance_share_ppm: share of the liquidation fee that the insurance fund gets.
+        socialise: what no fund pays is taken from all accounts' cash (rule L11).
+        adl: whose positions are closed against those of a bankrupt account (rule L12).
         commands_max: most commands under way on one position; the last closes it whole.
     """
 
@@ -34,17 +37,25 @@ class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
     dust_usd6: Usd6
     command_ttl_us: Micros
     insurance_share_ppm: Ppm
+    socialise: bool = False
+    adl: Adl = Adl.NONE
     commands_max: int = 8
 
 
 class Reduction(msgspec.Struct, frozen=True):
-    """Bring one position down to at most `target_qty8`."""
+    """Bring one position down to at most `target_qty8`; with a price, off the market (P84).
+
+    `claim` and `claimed_qty8` as in `Command`.
+    """
 
     spoke: int
     asset: int
     reported_qty8: Qty8  # its size as reported; commands under way may bring it down meanwhile
     target_qty8: Qty8
     state_version: int
+    price_usd6: Usd6 = Usd6(0)  # signed as in `LiquidationOrdered`
+    claim: LiquidationId | None = None
+    claimed_qty8: Qty8 = Qty8(0)
 
 
 def keep_share(

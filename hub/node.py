@@ -73,6 +73,7 @@ class Hub:
                 effects += credit.tend(hub, zone, now_us)
                 gains.tend(hub, zone, now_us)
             effects += watch.look(hub, now_us)
+            positions.socialise(hub)
             return effects
 
         if type(event) is Restarted:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from hub import credit, gains, ledger, liquidation
+from hub import credit, deleveraging, gains, ledger, liquidation, waterfall
 from hub.account import Account, SpokeView, finalise, report, see
 from hub.state import HubState
 from hub.zone import Ended, Zone
@@ -112,6 +112,7 @@ def _settle(
             hub, zone, account, realised_usd6=realised, cash_before_usd6=cash_usd6, now_us=now_us
         )
     carry(hub, zone, account.place, view)
+    hub.changed.pop(account.place, None)  # the checks follow postings in their order
     settled = see(account, zone.place, view)
     hub.keep(settled)
     hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))
@@ -137,13 +138,44 @@ def close_out(hub: HubState, account: Account) -> None:
     shortfall_usd6 = -hub.ledger.cash_usd6(account.id)
     if not ready or shortfall_usd6 <= 0:
         return
-    insurance_usd6 = hub.ledger.balances[ledger.INSURANCE]
-    hub.ledger.post(ledger.write_off(account.id, Usd6(shortfall_usd6), insurance_usd6))
+    losses_usd6 = [
+        max(0, view.settled.fees_usd6 - view.settled.realised_usd6) for view in account.views
+    ]
+    paid = waterfall.pay(shortfall_usd6, losses_usd6, hub.funds())
+    by_book = [(ledger.INSURANCE, paid.insurance)]
+    for zone, usd6 in zip(hub.zones, paid.spokes, strict=True):
+        if usd6:
+            by_book.append((ledger.fund(zone.name), usd6))
+    hub.ledger.post(ledger.write_off(account.id, Usd6(shortfall_usd6), by_book))
     hub.ledger.forgive(account.id, shortfall_usd6)
     hub.ledger.bad_debt_usd6 += shortfall_usd6
-    hub.ledger.insurance_used_usd6 += min(shortfall_usd6, max(0, insurance_usd6))
+    hub.ledger.funds_used_usd6 += sum(paid.spokes)
+    hub.ledger.insurance_used_usd6 += paid.insurance
     hub.keep(msgspec.structs.replace(account, closed_out=True))
     hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))
+
+
+def socialise(hub: HubState) -> None:
+    """Spread what no fund has paid over all available cash, once a block (rule L11)."""
+    deficit_usd6 = -hub.ledger.balances[ledger.DEFICIT]
+    if not (hub.policy.liquidation.socialise and deficit_usd6):
+        return
+    balances = hub.ledger.balances
+    available_usd6 = [balances[ledger.available(account.id)] for account in hub.accounts]
+    haircuts = [
+        (account, usd6)
+        for account, usd6 in zip(
+            hub.accounts, waterfall.haircut(deficit_usd6, available_usd6), strict=True
+        )
+        if usd6
+    ]
+    if haircuts:
+        hub.ledger.post(ledger.socialise([(account.id, usd6) for account, usd6 in haircuts]))
+    for account, usd6 in haircuts:
+        hub.ledger.haircut_usd6[account.id] = hub.ledger.haircut_usd6.get(account.id, 0) + usd6
+        hub.changed[account.place] = None
+        hub.book.set_cash(account.place, hub.ledger.cash_usd6(account.id))
+        hub.look_due = True
 
 
 def settle_ends(hub: HubState, zone: Zone) -> None:
@@ -155,6 +187,7 @@ def settle_ends(hub: HubState, zone: Zone) -> None:
         if command.done is not None and settled.version < command.done.state_version:
             return
         zone.ended.popleft()
+        deleveraging.settle(hub, command)
 
 
 def filled(hub: HubState, zone: Zone, liq_id: LiquidationId, filled_qty8: Qty8) -> list[Effect]:

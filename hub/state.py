@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import msgspec
 
 from hub.account import Account, SpokeView, nothing
-from hub.ledger import Ledger, deposit, endow
+from hub.adl import Claim
+from hub.ledger import INSURANCE, Ledger, deposit, endow
 from hub.liquidation import LiquidationPolicy
 from hub.margin.book import Book
 from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
 from hub.margin.volatility.estimate import Estimate, VolatilityPolicy, first, in_use_ppm, observed
 from hub.oracle import Feeds, OraclePolicy, Print, take
 from hub.reservation import Reservation
+from hub.waterfall import Funds
 from hub.zone import Zone, ZonePolicy
 from messaging.messages import PricePublished
 from messaging.units import (
@@ -70,6 +72,7 @@ class HubState:
         looked_us: when that was.
         life: how often the node has started; ids_made: commands given, ever.
         written_off_usd6: per account, what of its reserved cash was written off (P40).
+        claims: by the bankrupt account's command, what of it was closed at a price (L13).
         halts: orders to halt that have been heard, by number and time; one counts once.
         changed: accounts that the event under way has changed.
         changed_rids: reservations that it has changed.
@@ -90,6 +93,7 @@ class HubState:
         self.ledger.post(endow(policy.insurance_usd6))
         for zone in self.zones:
             self.ledger.open_spoke(zone.name)
+            self.ledger.endow_spoke(zone.name, zone.policy.insurance_usd6)
         self.accounts: list[Account] = []
         self.place_of: dict[AccountId, int] = {}
         self.book = Book(
@@ -107,6 +111,7 @@ class HubState:
         self.life = 1
         self.ids_made = 0
         self.written_off_usd6: dict[AccountId, int] = {}
+        self.claims: dict[LiquidationId, Claim] = {}
         self.halts: dict[tuple[int, int], None] = {}
         self.changed: dict[int, None] = {}
         self.changed_rids: dict[ReservationId, None] = {}
@@ -242,6 +247,11 @@ class HubState:
         return sum(
             self.ledger.held_usd6(zone.name, account) for zone in self.zones if zone.held_usd6
         )
+
+    def funds(self) -> Funds:
+        """Return what there is to pay shortfalls with (rule L10)."""
+        spokes = tuple(self.ledger.fund_usd6(zone.name) for zone in self.zones)
+        return Funds(spokes, self.ledger.balances[INSURANCE])
 
     def _doubtful_usd6(self, account: Account) -> int:
         """Return what of the account's cash rests on the word of halted spokes alone."""

@@ -1,18 +1,18 @@
 """The hub's look at its accounts, once a block: call, liquidate, restore.
 
-The book proposes, `assess` decides. Rules L5 to L7 of docs/margin.md.
+The book proposes, `assess` decides. Rules L5 to L7, L12 to L14 of docs/margin.md.
 """
 
 import msgspec
 
-from hub import credit, liquidation, positions
-from hub.account import Account, Command
-from hub.liquidation import Reduction
+from hub import commands, credit, deleveraging, liquidation, positions
+from hub.account import Account
+from hub.deleveraging import Means
 from hub.margin.requirement import Assessment, Conditions
 from hub.state import HubState
 from messaging.effects import Effect, Send
-from messaging.messages import Family, LiquidationOrdered, MarginSet, MarginStatus
-from messaging.units import Micros, Qty8, Usd6, ratio_up, value_up
+from messaging.messages import Family, MarginSet, MarginStatus
+from messaging.units import Micros, ratio_up, value_up
 
 
 def look(hub: HubState, now_us: Micros) -> list[Effect]:
@@ -29,12 +29,14 @@ def look(hub: HubState, now_us: Micros) -> list[Effect]:
     hub.look_due, hub.looked_us = False, now_us
     hub.bring_book_up()
     effects: list[Effect] = []
-    for place in hub.book.proposed(conditions):
-        effects += _judge(hub, hub.accounts[place], conditions)
-    return effects
+    places = hub.book.proposed(conditions)
+    means = deleveraging.means(hub, places, conditions)
+    for place in places:
+        effects += _judge(hub, hub.accounts[place], conditions, means)
+    return effects + deleveraging.match(hub, conditions)
 
 
-def _judge(hub: HubState, account: Account, conditions: Conditions) -> list[Effect]:
+def _judge(hub: HubState, account: Account, conditions: Conditions, means: Means) -> list[Effect]:
     """Call, liquidate or restore one account, as its exact standing demands (rule L6)."""
     standing = hub.assess_latest(account, conditions)
     status = _status(hub, account, standing)
@@ -43,6 +45,11 @@ def _judge(hub: HubState, account: Account, conditions: Conditions) -> list[Effe
         effects += _set_status(hub, account, status)
     if status is MarginStatus.FROZEN and standing.equity_usd6 < standing.maintenance_usd6:
         account = hub.accounts[account.place]
+        closed = deleveraging.close_bankrupt(hub, account, conditions, means)
+        if closed:
+            effects += closed
+            account = hub.accounts[account.place]
+            standing = hub.assess_latest(account, conditions)
         if standing.notional_usd6:
             effects += _liquidate(hub, account, standing)
         else:
@@ -87,39 +94,7 @@ def _liquidate(hub: HubState, account: Account, standing: Assessment) -> list[Ef
     policy = hub.policy.liquidation
     pending_usd6 = ratio_up(_pending_notional_usd6(hub, account), policy.cost_ppm)
     reductions = liquidation.plan(policy, account, standing, hub.places, pending_usd6)
-    effects: list[Effect] = []
-    commands = list(account.commands)
-    for reduction in reductions:
-        command = _command(hub, account, reduction)
-        hub.zones[reduction.spoke].commands[command.ordered.liq_id] = account.place
-        commands.append(command)
-        effects.append(Send(hub.zones[reduction.spoke].name, Family.LIQUIDATION, command.ordered))
-    if effects:
-        hub.keep(
-            msgspec.structs.replace(
-                account,
-                commands=tuple(commands),
-                liquidations=account.liquidations + len(effects),
-            )
-        )
-    return effects
-
-
-def _command(hub: HubState, account: Account, reduction: Reduction) -> Command:
-    zone = hub.zones[reduction.spoke]
-    ordered = LiquidationOrdered(
-        liq_id=hub.next_liquidation_id(),
-        account=account.id,
-        asset=hub.policy.margin.assets[reduction.asset].asset,
-        target_qty8=reduction.target_qty8,
-        max_qty8=Qty8(reduction.reported_qty8 - reduction.target_qty8),
-        state_version=reduction.state_version,
-        price_limit_usd6=Usd6(0),
-        deadline_us=Micros(zone.heard_us + hub.policy.liquidation.command_ttl_us),
-        margin_version=account.margin_version,
-        spoke_epoch=zone.epochs[Family.LIQUIDATION],
-    )
-    return Command(ordered=ordered, spoke=reduction.spoke, asset=reduction.asset)
+    return commands.give(hub, account, reductions)
 
 
 def _pending_notional_usd6(hub: HubState, account: Account) -> int:

@@ -50,6 +50,7 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
         renewals_max: how often a reservation is renewed.
         hold_us: hub time for which a final gain from there does not count yet (rule L9).
         delays: per asset, what the random way there is worth in age (rule M8); may be none.
+        insurance_usd6: what the spoke's own fund starts with (rule L10); 0 for none.
     """
 
     name: NodeId
@@ -59,6 +60,7 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
     renewals_max: int
     hold_us: Micros = Micros(0)
     delays: tuple[Delay, ...] = ()
+    insurance_usd6: Usd6 = Usd6(0)
 
 
 class Zone:

@@ -18,6 +18,7 @@ from lab.audit import Audit
 from lab.evidence import Evidence
 from lab.fills import Fills
 from lab.overlay import Overlay
+from lab.takeovers import Takeovers
 from lab.words import Words
 from messaging.effects import Effect, Forked, Send
 from messaging.endpoint import Endpoint
@@ -33,15 +34,8 @@ from messaging.messages import (
     ReservationRenewed,
     StateReported,
 )
-from messaging.node import Event, Node, PassedOver
-from messaging.units import (
-    HUB,
-    AccountId,
-    Micros,
-    NodeId,
-    ReservationId,
-    Usd6,
-)
+from messaging.node import Event, Node, PassedOver, TimerFired
+from messaging.units import HUB, AccountId, Micros, NodeId, ReservationId, Usd6
 from spokes.node import Spoke
 from spokes.reservation import Credit
 from spokes.reservation import State as Held
@@ -97,6 +91,7 @@ class Checker:
         self._epochs: dict[ReservationId, int] = {}
         self._encumbered_usd6: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
         self._audit = Audit(hub.state, deposits, self._evidence)
+        self._takeovers = Takeovers(hub.state)
         self._fills = {spoke.name: Fills(spoke) for spoke in spokes}
         self._fills_before: dict[NodeId, Fills] = {}
         self._postings = 0
@@ -130,6 +125,7 @@ class Checker:
         if isinstance(node, Hub):
             self._hub = node.state
             self._audit.follow(node.state)
+            self._takeovers.follow(node.state)
         elif isinstance(node, Spoke):
             self._spokes[node.name] = node
             self._fills[node.name] = self._fills_before.pop(node.name, Fills(node))
@@ -187,6 +183,7 @@ class Checker:
     def _hear(self, event: Event) -> None:
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             self._evidence[event.sender].hear(event)
+            self._takeovers.hear(event.message)
             self._lost = self._overlays[event.sender].hear(event)
 
     def _after_hub(self, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
@@ -207,6 +204,7 @@ class Checker:
                 self._check_views(event.sender)
         if effects:
             self._words.say(HUB, effects)
+            self.checked += self._takeovers.check(effects, now_us)
             for effect in effects:
                 if type(effect) is Send and effect.family is Family.RESERVATION:
                     self._note_grant(effect, now_us)
@@ -214,9 +212,8 @@ class Checker:
             self._check_encumbered()
             for rid in hub.changed_rids:
                 self._check_reservation(hub.reservations[rid])
-        for place in hub.changed:
-            self.checked += 1
-            self._audit.check(place)
+        self.checked += len(hub.changed)
+        self._audit.check(hub.changed, block=type(event) is TimerFired)
         for zone in hub.zones:
             self.checked += 1
             if zone.halted is not None:
@@ -283,9 +280,8 @@ class Checker:
             InvariantViolated: the rule, and what was expected and found.
         """
         hub = self._hub
-        for place in range(len(hub.accounts)):
-            self.checked += 1
-            self._audit.check(place)
+        self.checked += len(hub.accounts)
+        self._audit.check(range(len(hub.accounts)))
         encumbered: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
         by_zone: dict[NodeId, int] = dict.fromkeys(self._spokes, 0)
         open_at: dict[NodeId, int] = dict.fromkeys(self._spokes, 0)

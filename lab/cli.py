@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lab import plants, reading, running, summary
+from lab import adl_command, plants, reading, running, summary
 from lab.incident import command as incident
 from lab.margin import command as margin
 from lab.progress import bar
@@ -172,6 +172,7 @@ incident.add_to(app)
 theory.add_to(app)
 margin.add_to(app)
 volatility.add_to(app)
+adl_command.add_to(app)
 
 
 def _tell(

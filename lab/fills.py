@@ -5,7 +5,7 @@ Kept beside one process of the spoke, from what the process itself reports.
 
 from messaging.errors import InvariantViolated
 from messaging.messages import StateReported
-from messaging.units import AccountId, Asset, LiquidationId
+from messaging.units import ONE, AccountId, Asset, LiquidationId
 from spokes.node import Spoke
 
 
@@ -51,24 +51,31 @@ class Fills:
         """
         state = self._spoke.state
         closed: dict[tuple[AccountId, Asset], int] = {}
+        bounds: dict[tuple[AccountId, Asset], int] = {}
         for liq_id in state.filled:
             order = state.orders[liq_id]
             command = order.command
             key = (command.account, command.asset)
-            before_qty8 = self._held.get(key, 0)
-            after_qty8 = state.trader(command.account).holding(command.asset).qty8
             filled_qty8 = order.filled_qty8 - self._filled.get(liq_id, 0)
             self._filled[liq_id] = order.filled_qty8
             closed[key] = closed.get(key, 0) + filled_qty8
+            bounds[key] = min(command.target_qty8, bounds.get(key, command.target_qty8))
             what = f"{command.account}, {command.asset}"
             in_bounds = filled_qty8 > 0 and order.filled_qty8 <= command.max_qty8
             self._hold("INV15", in_bounds, f"{what}: filled beyond the command", order.filled_qty8)
+            if command.price_usd6:
+                at_price = order.proceeds_usd6 == order.filled_qty8 * command.price_usd6 // ONE
+                self._hold("INV15", at_price, f"{what}: at another price", order.proceeds_usd6)
+        for (account, asset), closed_qty8 in closed.items():
+            before_qty8 = self._held.get((account, asset), 0)
+            after_qty8 = state.trader(account).holding(asset).qty8
             reduced = (
                 after_qty8 * before_qty8 >= 0
-                and abs(after_qty8) >= min(command.target_qty8, abs(before_qty8))
-                and abs(before_qty8) - abs(after_qty8) == closed[key]
+                and abs(after_qty8) >= min(bounds[account, asset], abs(before_qty8))
+                and abs(before_qty8) - abs(after_qty8) == closed_qty8
             )
-            self._hold("INV15", reduced, f"{what}: from {before_qty8} not to the bound", after_qty8)
+            what = f"{account}, {asset}: from {before_qty8} not to the bound"
+            self._hold("INV15", reduced, what, after_qty8)
         return 2 * len(state.filled)
 
     def _hold(self, rule: str, holds: bool, what: str, found: int) -> None:

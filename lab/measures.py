@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from hub.ledger import DEFICIT, INSURANCE
 from hub.reservation import State
+from lab.deleveraging import Takings
 from lab.result import Lane, Liquidation, Quantiles, Reservations, Result, Sample, Story
 from lab.scenario import Scenario
 from lab.world import World
@@ -65,6 +66,7 @@ class Measures:
         self._commands: dict[LiquidationId, Command] = {}
         self._arrived_us: dict[LiquidationId, int] = {}
         self._first_us: dict[LiquidationId, int] = {}
+        self._takings = Takings(self._hub)
         self._settled_us: dict[str, int] = {}
         self._samples: list[Sample] = []
         self._step_us = max(1, round(world.scenario.duration_h * 3.6e9) // SAMPLES)
@@ -97,6 +99,8 @@ class Measures:
         for effect in effects:
             if type(effect) is Send and type(effect.message) is LiquidationOrdered:
                 self._note_command(now_us, effect.to, effect.message)
+                if effect.message.price_usd6:
+                    self._takings.ordered(effect.message)
 
     def _note_command(self, now_us: int, spoke: NodeId, ordered: LiquidationOrdered) -> None:
         hub = self._hub
@@ -126,6 +130,8 @@ class Measures:
             done = effect.message
             if type(done) is LiquidationFilled:
                 self._first_us.setdefault(done.liq_id, now_us)
+            elif type(done) is LiquidationDone and self._commands[done.liq_id].ordered.price_usd6:
+                self._takings.ended(done)
             elif type(done) is LiquidationDone and done.filled_qty8:
                 proceeds_usd6 = spoke.state.orders[done.liq_id].proceeds_usd6
                 self._note_end(now_us, spoke.name, done, proceeds_usd6)
@@ -248,7 +254,9 @@ class Measures:
             orders_refused=sum(spoke.state.refused for spoke in world.spokes),
             collateral_usd6=sum(usd6 for _, usd6 in world.deposits),
             bad_debt_usd6=ledger.bad_debt_usd6,
+            funds_used_usd6=ledger.funds_used_usd6,
             insurance_used_usd6=ledger.insurance_used_usd6,
+            socialised_usd6=sum(ledger.haircut_usd6.values()),
             uncovered_usd6=-ledger.balances[DEFICIT],
             open_shortfall_usd6=self._open_shortfall_usd6(),
             liquidations=sum(account.liquidations for account in hub.accounts),
@@ -258,6 +266,7 @@ class Measures:
                 one.filled_qty8 * one.price_usd6 // ONE for one in self.liquidations
             ),
             liquidation_moved_usd6=sum(one.moved_usd6 for one in self.liquidations),
+            deleveraging=self._takings.result(),
             reservations=self._reservations(),
             equity_locked_ppm=self._locked_ppm(),
             delay_us=hops,
@@ -301,10 +310,11 @@ class Measures:
 
     def _open_shortfall_usd6(self) -> int:
         """Return negative equity by the spokes' own books at true prices, not by the hub's view."""
-        world, forgiven = self._world, self._hub.ledger.forgiven_usd6
+        world, books = self._world, self._hub.ledger
         shortfall_usd6 = 0
         for account, deposit_usd6 in world.deposits:
-            equity_usd6 = deposit_usd6 + forgiven.get(account, 0)
+            equity_usd6 = deposit_usd6 + books.forgiven_usd6.get(account, 0)
+            equity_usd6 -= books.haircut_usd6.get(account, 0)
             for spoke in world.spokes:
                 state = spoke.state
                 trader = state.trader(account)

@@ -123,11 +123,23 @@ def _open_handed(_: Any) -> Any:
     return free_usd6
 
 
+def _double_payment(write_off: Any) -> Any:
+    """Let the insurance fund pay its part of a shortfall twice (L10 broken)."""
+
+    def spoiled(account: Any, shortfall_usd6: int, paid_usd6: Any) -> Any:
+        again_usd6 = sum(usd6 for book, usd6 in paid_usd6 if book == hub.ledger.INSURANCE)
+        posting = write_off(account, shortfall_usd6, paid_usd6)
+        twice = ((hub.ledger.INSURANCE, -again_usd6), (hub.ledger.DEFICIT, again_usd6))
+        return (*posting, *twice)
+
+    return spoiled
+
+
 def _double_write_off(write_off: Any) -> Any:
     """Write a shortfall off twice (L4 broken)."""
 
-    def spoiled(account: Any, shortfall_usd6: int, insurance_usd6: int) -> Any:
-        return write_off(account, 2 * shortfall_usd6, insurance_usd6)
+    def spoiled(account: Any, shortfall_usd6: int, paid_usd6: Any) -> Any:
+        return write_off(account, 2 * shortfall_usd6, paid_usd6)
 
     return spoiled
 
@@ -179,6 +191,7 @@ def _row_extra(enter: Any) -> Any:
 
 PLANTS: Mapping[str, Plant] = {
     "added_use": Plant(hub.reservation, "use", _added_use),
+    "double_payment": Plant(hub.ledger, "write_off", _double_payment),
     "double_write_off": Plant(hub.ledger, "write_off", _double_write_off),
     "early_carry": Plant(hub.credit, "carry", _early_carry),
     "early_release": Plant(hub.reservation, "close", _early_release),

@@ -49,6 +49,8 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
             dust_usd6=usd6(liquidation.dust_usd),
             command_ttl_us=micros(liquidation.command_ttl_s),
             insurance_share_ppm=Ppm(liquidation.insurance_share_ppm),
+            socialise=liquidation.socialise,
+            adl=liquidation.adl,
         ),
         zones=zones,
         clock_skew_us=micros(hub.clock_skew_s),
@@ -82,6 +84,7 @@ def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy
         renewals_max=scenario.reservation.renewals_max,
         hold_us=micros(spoke.gain_hold_s),
         delays=_delays(scenario, one.down) if whole else (),
+        insurance_usd6=usd6(spoke.insurance_usd),
     )
 
 

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -207,7 +208,16 @@ def _check_finite(value: Any, key: str) -> None:
 
 
 def _check_keys(value: Any, kind: Any, key: str) -> None:
-    """Refuse a key that no table has, naming the nearest; a wrong unit is said to be one."""
+    """Refuse a key that no table has, naming the nearest; a wrong unit is said to be one.
+
+    So is a value that a key with few values does not have.
+    """
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        values = [str(one) for one in kind]
+        if value not in values:
+            found = f"{value!r}{nearest(value, values) if isinstance(value, str) else ''}"
+            raise InputRefused(key, expected=f"one of {', '.join(values)}", found=found)
+        return
     options = _struct_options(kind)
     if isinstance(value, list):
         for index, inner in enumerate(value):

@@ -21,6 +21,26 @@ class Reservations(msgspec.Struct, frozen=True):
     reject_reasons: dict[str, int]
 
 
+class Deleveraging(msgspec.Struct, frozen=True):
+    """What was closed against bankrupt accounts, at their bankruptcy prices (L12 to L14).
+
+    Attributes:
+        commands: at a price, to bankrupt accounts and to others.
+        accounts: others that closed something.
+        closed_usd6: what they closed, at that price.
+        given_up_usd6: what they got less for it than at the mark when the price was made.
+        overshoot_usd6: the part of that which no bankrupt account needed.
+        unmatched_usd6: what bankrupt accounts got more, and nobody has given up.
+    """
+
+    commands: int
+    accounts: int
+    closed_usd6: int
+    given_up_usd6: int
+    overshoot_usd6: int
+    unmatched_usd6: int
+
+
 class Sample(msgspec.Struct, frozen=True):
     """The system at one moment; money in usd6, lists in the scenario's order.
 
@@ -95,9 +115,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         messages: frames that hub and spokes have sent each other.
         equity_locked_ppm: collateral locked by requirements and reservations, over all
             collateral, averaged over time.
-        bad_debt_usd6: all shortfalls of accounts closed out; `insurance_used_usd6` of it paid.
+        bad_debt_usd6: all shortfalls of accounts closed out; of it funds of spokes have paid
+            `funds_used_usd6`, the hub's insurance `insurance_used_usd6`, all accounts together
+            `socialised_usd6`, and nobody `uncovered_usd6`.
         open_shortfall_usd6: negative equity at the end that is not closed out yet, by the
             spokes' own books at true prices.
+        liquidations: commands on the market; `liquidated_usd6` closed by them.
         liquidation_moved_usd6: what all closed positions got more than at the prices that the
             hub decided on; below zero, the price of being late.
         delay_us: by hop, over all liquidations that closed something.
@@ -125,7 +148,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     orders_refused: int
     collateral_usd6: int
     bad_debt_usd6: int
+    funds_used_usd6: int
     insurance_used_usd6: int
+    socialised_usd6: int
     uncovered_usd6: int
     open_shortfall_usd6: int
     liquidations: int
@@ -133,12 +158,27 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     closed_out_accounts: int
     liquidated_usd6: int
     liquidation_moved_usd6: int
+    deleveraging: Deleveraging
     reservations: Reservations
     equity_locked_ppm: int
     delay_us: dict[str, Quantiles]
     channel_delay_us: dict[str, Quantiles]
     invariants_checked: int
     violations: int
+
+
+def payers(result: Result) -> list[tuple[str, int]]:
+    """Return who has paid how much of the bad debt, in the order of the waterfall (L10).
+
+    Spokes' funds and all accounts only if they have.
+    """
+    steps = [
+        ("spokes' funds", result.funds_used_usd6),
+        ("insurance", result.insurance_used_usd6),
+        ("all accounts", result.socialised_usd6),
+        ("none", result.uncovered_usd6),
+    ]
+    return [(who, usd6) for who, usd6 in steps if usd6 or who in ("insurance", "none")]
 
 
 class Story(msgspec.Struct, frozen=True):

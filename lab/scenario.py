@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from hub.adl import Adl
 from hub.margin.buffer import BufferChoice, SqrtTimeBuffer
 from hub.margin.volatility.estimate import VolatilityPolicy
 from markets.feed import FaultKind
@@ -74,6 +75,7 @@ class SpokeTable(Table, frozen=True):
     trust: Trust = Trust.FINAL
     zone_cap_usd: Dollars = 100_000_000.0
     gain_hold_s: NotNegative = 0.0
+    insurance_usd: NotNegative = 0.0
     latency: str | Latency | None = None
     outages: tuple[WindowTable, ...] = ()
     partitions: tuple[WindowTable, ...] = ()
@@ -102,6 +104,8 @@ class LiquidationTable(Table, frozen=True):
     dust_usd: NotNegative = 1_000.0
     command_ttl_s: Positive = 14_400.0
     insurance_share_ppm: Share = 500_000
+    socialise: bool = False
+    adl: Adl = Adl.NONE
 
 
 class ReservationTable(Table, frozen=True):

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.measures import HOPS
-from lab.result import Result
+from lab.result import Deleveraging, Result, payers
 from lab.running import Replayed
 from messaging.latency import quantile_us
 from messaging.presets import END_TO_END, PRESETS, resolve_families
@@ -37,9 +37,7 @@ def show(result: Result, *, log: Path | None, report: Path | None) -> None:
 def _lines(result: Result) -> list[tuple[str, str]]:
     reservations = result.reservations
     lost = f"{usd(result.bad_debt_usd6)} in {result.closed_out_accounts} accounts"
-    covered = (
-        f"{usd(result.insurance_used_usd6)} by insurance, {usd(result.uncovered_usd6)} by none"
-    )
+    covered = ", ".join(f"{usd(usd6)} by {who}" for who, usd6 in payers(result))
     ways = sorted({name for lane in result.lanes for name in (lane.up, lane.down)})
     return [
         ("latency", ", ".join(_way(name) for name in ways)),
@@ -51,6 +49,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
             f"{result.liquidations:,} commands on {result.liquidated_accounts:,} of "
             f"{result.accounts:,} accounts, {usd(result.liquidated_usd6)} closed",
         ),
+        *_deleveraged(result.deleveraging),
         ("lateness", f"{usd(result.liquidation_moved_usd6)} between decision and fill"),
         ("collateral", usd(result.collateral_usd6)),
         ("locked", f"{result.equity_locked_ppm / 1e4:.1f} % of collateral, time-averaged"),
@@ -70,6 +69,16 @@ def _lines(result: Result) -> list[tuple[str, str]]:
             f"{result.invariants_checked:,} checks, {result.violations} violations",
         ),
     ]
+
+
+def _deleveraged(found: Deleveraging) -> list[tuple[str, str]]:
+    if not found.commands:
+        return []
+    text = (
+        f"{found.commands:,} commands, {usd(found.closed_usd6)} of {found.accounts:,} accounts "
+        f"closed, {usd(found.given_up_usd6)} given up, {usd(found.overshoot_usd6)} of it too much"
+    )
+    return [("deleveraged", text)]
 
 
 def _way(name: str) -> str:

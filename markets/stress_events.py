@@ -12,6 +12,7 @@ from messaging.units import Asset, Ppm
 Anchors = tuple[tuple[float, float], ...]
 
 BTC, ETH, SOL, LUNA = Asset("BTC"), Asset("ETH"), Asset("SOL"), Asset("LUNA")
+AVAX, DOGE = Asset("AVAX"), Asset("DOGE")
 
 
 class StressEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +177,22 @@ OCTOBER_2025 = StressEvent(
             (0.0, 121_000), (1.0, 118_500), (5.8, 117_000), (6.25, 108_000), (6.35, 104_000),
             (7.0, 112_000), (12.0, 112_500),
         ),
+        ETH: (
+            (0.0, 4_330), (1.0, 4_140), (3.85, 4_070), (5.8, 3_970), (6.25, 3_600),
+            (6.35, 3_436), (7.0, 3_800), (12.0, 3_830),
+        ),
+        SOL: (
+            (0.0, 222), (1.0, 207), (3.85, 205), (5.8, 200), (6.25, 178), (6.35, 168), (7.0, 186),
+            (12.0, 187),
+        ),
+        AVAX: (
+            (0.0, 28.2), (1.0, 26.8), (5.8, 26), (6.25, 17), (6.35, 8.5), (6.5, 16), (7.0, 21),
+            (12.0, 21.5),
+        ),
+        DOGE: (
+            (0.0, 0.248), (1.0, 0.237), (5.8, 0.23), (6.25, 0.16), (6.35, 0.094), (6.5, 0.15),
+            (7.0, 0.186), (12.0, 0.188),
+        ),
     },
     depth_ppm=depth(
         (0.0, 1.0), (5.5, 0.7), (5.8, 0.4), (6.25, 0.02), (6.6, 0.02), (7.5, 0.2), (12.0, 0.5),
@@ -183,8 +200,10 @@ OCTOBER_2025 = StressEvent(
     volatility_per_sqrt_year=1.0,
     correlation=0.85,
     source="followin and cryptonewsnavigator for BTC from about 117k to 104k with the peak of "
-    "liquidations at 21:15 UTC, Rena Labs for depth down by 98 %; the level before 20:50, the "
-    "minutes of the fall and the recovery to about 112k are press figures, placed by us",
+    "liquidations at 21:15 UTC, Rena Labs for depth down by 98 %; Derive.xyz through newspage360 "
+    "and globalstocknews for ETH at 3,436 and SOL -24.6, DOGE -62 and AVAX -70 %, igcurrencynews "
+    "for the levels after; levels before 20:50 and the minutes of falls and recoveries are press "
+    "figures, placed by us",
 )
 # fmt: on
 

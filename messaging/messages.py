@@ -302,7 +302,8 @@ class LiquidationOrdered(
     """Reduce the position to at most `target_qty8`: a bound, not an order (P75). Hub to spoke.
 
     Applies to the position as the spoke finds it, in a state at or after `state_version`.
-    Repeated: nothing more happens (P78). `price_limit_usd6` of 0 means none.
+    Repeated: nothing more happens (P78). With a `price_usd6` it closes off the market, whole and at
+    exactly this price: a long at a price above zero, a short at one below (P84); 0: on the market.
     """
 
     liq_id: LiquidationKey
@@ -311,7 +312,7 @@ class LiquidationOrdered(
     target_qty8: Quantity
     max_qty8: Quantity
     state_version: Count
-    price_limit_usd6: Amount
+    price_usd6: SignedAmount
     deadline_us: Time
     margin_version: Count
     spoke_epoch: Epoch = 1
@@ -334,7 +335,6 @@ class LiquidationEnd(StrEnum):
     DONE = "done"
     NOTHING_TO_DO = "nothing_to_do"
     EXPIRED = "expired"
-    PRICE_LIMIT = "price_limit"
     MAX_QTY = "max_qty"
     EXISTS_DIFFERENT = "exists_different"
     STATE_UNKNOWN = "state_unknown"

@@ -7,6 +7,7 @@ from spokes import liquidation, venue
 from spokes.liquidation import Order
 from spokes.state import SpokeState
 from spokes.undo import CommandWas
+from spokes.venue import Fees
 
 
 def ordered(spoke: SpokeState, command: LiquidationOrdered, now_us: Micros) -> list[Effect]:
@@ -42,11 +43,12 @@ def _refused(
 def trade(spoke: SpokeState, now_us: Micros) -> list[Effect]:
     """Trade a slice for every live command, then end those that are over.
 
-    All commands of one position share its slice; each fill is booked to the one with the
-    smallest target (P80).
+    Those with a price come first, each for itself (P84). All others of one position share its
+    slice; each fill is booked to the one with the smallest target (P80).
     """
     chain_us = spoke.policy.chain.time_at(now_us)
-    for liq_id in _smallest_targets(spoke):
+    priced = [liq_id for liq_id in spoke.live if spoke.orders[liq_id].command.price_usd6]
+    for liq_id in priced + _smallest_targets(spoke):
         _fill(spoke, liq_id, chain_us)
     return finish(spoke, now_us)
 
@@ -60,8 +62,7 @@ def finish(spoke: SpokeState, now_us: Micros) -> list[Effect]:
         account, asset = order.command.account, order.command.asset
         position_qty8 = spoke.trader(account).holding(asset).qty8
         version = spoke.version_after_block(account)
-        _, price_usd6 = _slice(spoke, order)
-        reason = liquidation.ending(order, position_qty8, version, chain_us, price_usd6)
+        reason = liquidation.ending(order, position_qty8, version, chain_us)
         if reason is not None:
             ended = liquidation.end(order, reason, position_qty8, version)
             assert ended.done is not None
@@ -75,10 +76,12 @@ def finish(spoke: SpokeState, now_us: Micros) -> list[Effect]:
 
 
 def _smallest_targets(spoke: SpokeState) -> list[LiquidationId]:
-    """Return the live command that rules each position, oldest position first."""
+    """Return the live command that rules each position on the market, oldest position first."""
     ruling: dict[tuple[str, str], LiquidationId] = {}
     for liq_id in spoke.live:
         command = spoke.orders[liq_id].command
+        if command.price_usd6:
+            continue
         key = (command.account, command.asset)
         before = ruling.get(key)
         if before is None or command.target_qty8 < spoke.orders[before].command.target_qty8:
@@ -94,6 +97,8 @@ def _slice(spoke: SpokeState, order: Order) -> tuple[int, Usd6]:
     budget_usd6 = int(market.unwind_usd6_per_s * policy.slice_us / 1e6 * spoke.depth_ppm / 1e6)
     position_qty8 = spoke.trader(command.account).holding(command.asset).qty8
     qty8 = liquidation.slice_qty8(order, position_qty8, middle_usd6, budget_usd6)
+    if command.price_usd6:
+        return qty8, Usd6(abs(command.price_usd6))
     return qty8, venue.fill_price_usd6(market, middle_usd6, qty8, spoke.depth_ppm)
 
 
@@ -106,10 +111,10 @@ def _fill(spoke: SpokeState, liq_id: LiquidationId, chain_us: Micros) -> None:
     if command.state_version > trader.version or chain_us >= command.deadline_us:
         return  # it ends without a fill
     qty8, price_usd6 = _slice(spoke, order)
-    position_qty8 = trader.holding(command.asset).qty8
-    if qty8 == 0 or liquidation.beyond(command.price_limit_usd6, position_qty8, price_usd6):
+    if qty8 == 0:
         return
+    fees = Fees.NONE if command.price_usd6 else Fees.LIQUIDATION
     spoke.note(CommandWas(order))
-    spoke.keep_trader(venue.trade(trader, market, qty8, price_usd6, liquidation=True))
+    spoke.keep_trader(venue.trade(trader, market, qty8, price_usd6, fees))
     spoke.orders[liq_id] = liquidation.filled(order, qty8, price_usd6)
     spoke.filled[liq_id] = None

@@ -1,6 +1,6 @@
 """The spoke's half of a liquidation: bring a position down to a bound, and say how far.
 
-Pure functions. Rules P75 to P83 of docs/protocol.md.
+Pure functions. Rules P75 to P84 of docs/protocol.md.
 """
 
 import msgspec
@@ -30,6 +30,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     done: LiquidationDone | None = None
 
 
+def concerned_qty8(command: LiquidationOrdered, position_qty8: int) -> int:
+    """Return what of a position a command is about: all, or nothing if its price is for another.
+
+    A price above zero is for longs, one below for shorts (P84).
+    """
+    return position_qty8 if command.price_usd6 * position_qty8 >= 0 else 0
+
+
 def slice_qty8(order: Order, position_qty8: int, price_usd6: Usd6, budget_usd6: int) -> int:
     """Return the signed quantity to trade now: toward the bound, never across it (P76, P77).
 
@@ -37,39 +45,33 @@ def slice_qty8(order: Order, position_qty8: int, price_usd6: Usd6, budget_usd6: 
         order: a live command.
         position_qty8: the position as it is now.
         price_usd6: price that the budget is counted at.
-        budget_usd6: value that depth allows in this slice; at least one unit is traded.
+        budget_usd6: value that depth allows in this slice; at least one unit is traded. A
+            command with a price needs no depth.
     """
     command = order.command
-    over_qty8 = abs(position_qty8) - command.target_qty8
+    over_qty8 = abs(concerned_qty8(command, position_qty8)) - command.target_qty8
     left_qty8 = command.max_qty8 - order.filled_qty8
     allowed_qty8 = max(1, budget_usd6 * ONE // price_usd6)
+    if command.price_usd6:
+        allowed_qty8 = left_qty8
     qty8 = max(0, min(over_qty8, left_qty8, allowed_qty8))
     return -qty8 if position_qty8 > 0 else qty8
 
 
 def ending(
-    order: Order, position_qty8: int, state_version: int, chain_us: Micros, price_usd6: Usd6
+    order: Order, position_qty8: int, state_version: int, chain_us: Micros
 ) -> LiquidationEnd | None:
     """Return why the command ends now, or None while it goes on (P82, P83)."""
     command = order.command
     if command.state_version > state_version:
         return LiquidationEnd.STATE_UNKNOWN
-    if abs(position_qty8) <= command.target_qty8:
+    if abs(concerned_qty8(command, position_qty8)) <= command.target_qty8:
         return LiquidationEnd.DONE if order.filled_qty8 else LiquidationEnd.NOTHING_TO_DO
     if order.filled_qty8 >= command.max_qty8:
         return LiquidationEnd.MAX_QTY
     if chain_us >= command.deadline_us:
         return LiquidationEnd.EXPIRED
-    if beyond(command.price_limit_usd6, position_qty8, price_usd6):
-        return LiquidationEnd.PRICE_LIMIT
     return None
-
-
-def beyond(limit_usd6: int, position_qty8: int, price_usd6: int) -> bool:
-    """Tell whether the price is worse than the command's limit; a limit of 0 is none."""
-    if limit_usd6 == 0:
-        return False
-    return price_usd6 < limit_usd6 if position_qty8 > 0 else price_usd6 > limit_usd6
 
 
 def filled(order: Order, qty8: int, price_usd6: Usd6) -> Order:

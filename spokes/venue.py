@@ -1,5 +1,6 @@
 """A perpetuals venue: positions, fills against a depth curve, funding. Pure functions."""
 
+from enum import Enum, auto
 from typing import NamedTuple
 
 import msgspec
@@ -9,6 +10,14 @@ from messaging.units import ONE, AccountId, Asset, Micros, Ppm, Qty8, Usd6, rati
 
 SLIPPAGE_PPM_MAX = 500_000
 PERCENT_PPM = 10_000
+
+
+class Fees(Enum):
+    """What a trade is charged."""
+
+    NONE = auto()  # it was off the market
+    TAKER = auto()
+    LIQUIDATION = auto()  # the taker's, and a penalty
 
 
 class Market(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +95,7 @@ def fill_price_usd6(market: Market, middle_usd6: Usd6, qty8: int, depth_ppm: Ppm
 
 
 def trade(
-    trader: Trader, market: Market, qty8: int, price_usd6: Usd6, *, liquidation: bool = False
+    trader: Trader, market: Market, qty8: int, price_usd6: Usd6, fees: Fees = Fees.TAKER
 ) -> Trader:
     """Return the trader after buying (`qty8 > 0`) or selling at `price_usd6`.
 
@@ -111,8 +120,9 @@ def trade(
         after = Holding(before.qty8 + qty8, value_usd6 - closed_value_usd6)
 
     size_usd6 = abs(value_usd6)
-    fee_usd6 = ratio_up(size_usd6, market.fee_ppm)
-    penalty_usd6 = ratio_up(size_usd6, market.liquidation_fee_ppm) if liquidation else 0
+    fee_usd6 = 0 if fees is Fees.NONE else ratio_up(size_usd6, market.fee_ppm)
+    penalty_ppm = market.liquidation_fee_ppm if fees is Fees.LIQUIDATION else 0
+    penalty_usd6 = ratio_up(size_usd6, penalty_ppm)
     return msgspec.structs.replace(
         trader,
         holdings=_hold(trader.holdings, market.asset, after),

@@ -22,7 +22,7 @@ from lab.report.style import (
     percent,
     table,
 )
-from lab.result import Result, Story
+from lab.result import Result, Story, payers
 from messaging.errors import InputRefused
 from messaging.presets import END_TO_END, PRESETS
 
@@ -191,7 +191,7 @@ def _tiles(result: Result) -> str:
     """Return the key figures."""
     total = result.delay_us.get("total")
     lost = result.bad_debt_usd6
-    fund, nobody = dollars(result.insurance_used_usd6), dollars(result.uncovered_usd6)
+    paid = ", ".join(f"{dollars(usd6)} by {who}" for who, usd6 in payers(result))
     share = percent(lost, result.collateral_usd6)
     accounts, struck = result.accounts, result.liquidated_accounts
     ended, shut = total.count if total else 0, result.closed_out_accounts
@@ -200,7 +200,7 @@ def _tiles(result: Result) -> str:
         (
             "Bad debt",
             dollars(lost),
-            f"{fund} paid by insurance, {nobody} uncovered; {share} of all collateral",
+            f"paid {paid}; {share} of all collateral",
         ),
         (
             "Open shortfall at the end",

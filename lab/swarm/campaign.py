@@ -60,7 +60,7 @@ REQUIRED = (
     *("ReservationGranted", "ReservationRenewed", "RevocationRequested", "CreditUsed"),
     *("ReservationGranted when closed", "ReservationRenewed when closed", "asked again"),
     *("ReservationClosed: done", "ReservationClosed: revoked", "ReservationClosed: expired"),
-    "ReservationClosed: refused_late",
+    *("ReservationClosed: refused_late", "LiquidationOrdered at a price"),
     *("ReservationRejected: zone_cap", "ReservationRejected: free_short"),
     *("ReservationRejected: spoke_overdue", "ReservationRejected: account_restricted"),
     *("ReservationRejected: price_unknown", "ReservationRejected: price_doubted"),

@@ -4,16 +4,19 @@ Everything is drawn from the seed alone, each option from a stream of its own, s
 one off leaves the others as they are. docs/swarm.md lists the faults by number.
 """
 
+import math
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from hub.adl import Adl
 from lab import reading
 from lab.scenario import Scenario
 from lab.swarm.draws import Draws
-from messaging.units import NodeId
+from messaging.units import YEAR_S, NodeId
 
 HOUR_S = 3_600.0
 FAULTS = {
@@ -30,6 +33,8 @@ FAULTS = {
 KEYS = ("rotation", "leaked")  # not with amnesia: who is rebuilt knows first keys alone
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
 HOLDS_S = (0.0, 5.0, 60.0)  # of gains
+CRASHES = 0.3  # share of the seeds in which prices move by a tenth or more while there is load
+FUNDS_USD = (0.0, 100.0, 2_000.0)  # of a spoke
 REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
 ALL_AT_ONCE = 10  # one seed in so many has every fault on
 LONGER = 5  # times as long as others runs one seed in ten: what waits for patience is late
@@ -131,7 +136,7 @@ def draw(seed: int, minutes: float) -> Options:
 def scenario_of(options: Options) -> Scenario:
     """Return the world of these options; it ends long after the faults have."""
     halted = options.faults.get("halt", 0.0)
-    draws = Draws(options.seed, "world")
+    draws, losses = Draws(options.seed, "world"), Draws(options.seed, "world/adl")
     spokes: list[dict[str, Any]] = []
     for number in range(options.spokes):
         spoke: dict[str, Any] = {
@@ -143,6 +148,7 @@ def scenario_of(options: Options) -> Scenario:
             "trust": draws.choice(["safe", "final", "bridge"]),
             "zone_cap_usd": round(draws.log_uniform(5e3, 1e6)),
             "gain_hold_s": Draws(options.seed, f"world/hold/{number}").choice(HOLDS_S),
+            "insurance_usd": losses.choice(FUNDS_USD),
         }
         if draws.chance(halted):
             from_h = draws.uniform(0.0, options.safety_s / HOUR_S)
@@ -152,17 +158,13 @@ def scenario_of(options: Options) -> Scenario:
             spoke["reorgs"] = _reorgs(options, number, spoke)
         spokes.append(spoke)
     names = ("BTC", "ETH")[: options.assets]
-    prices = {
-        name: {"price_usd": price_usd, "volatility_per_sqrt_year": options.volatility}
-        for name, price_usd in zip(names, (60_000, 3_000), strict=False)
-    }
     tables: dict[str, Any] = {
         "title": f"swarm seed {options.seed}",
         "seed": options.seed,
         "duration_h": (options.safety_s + healing_s(options)) / HOUR_S,
         "tick_s": max(10.0, options.safety_s / 100),
         "latency": {"kind": "constant", "value_s": options.way_s},
-        "prices": {"kind": "gbm", "correlation": 0.5, "assets": prices},
+        "prices": _prices(options, losses, names),
         "assets": [{"name": name} for name in names],
         "spokes": spokes,
         "reservation": {
@@ -170,7 +172,11 @@ def scenario_of(options: Options) -> Scenario:
             "patience_s": options.ttl_s,
             "renewals_max": options.renewals_max,
         },
-        "liquidation": {"command_ttl_s": options.ttl_s},
+        "liquidation": {
+            "command_ttl_s": options.ttl_s,
+            "socialise": losses.chance(0.5),
+            "adl": losses.choice(list(Adl)),
+        },
         "reporting": {
             "watermark_s": options.watermark_s,
             "funding_h": 0.25,
@@ -195,6 +201,19 @@ def scenario_of(options: Options) -> Scenario:
         },
     }
     return reading.check(tables, directory=Path())
+
+
+def _prices(options: Options, losses: Draws, names: Sequence[str]) -> dict[str, Any]:
+    """Return how prices move: in some seeds so far that accounts go bankrupt."""
+    volatility = options.volatility
+    if losses.chance(CRASHES):
+        share = losses.uniform(0.1, 0.4)
+        volatility = max(volatility, min(100.0, share / math.sqrt(options.safety_s / YEAR_S)))
+    assets = {
+        name: {"price_usd": price_usd, "volatility_per_sqrt_year": volatility}
+        for name, price_usd in zip(names, (60_000, 3_000), strict=False)
+    }
+    return {"kind": "gbm", "correlation": 0.5, "assets": assets}
 
 
 def _digest_s(options: Options) -> float:

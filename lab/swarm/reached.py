@@ -220,6 +220,8 @@ class Reached:
                 kind = type(message)
                 plain = _PLAIN.get(kind)
                 counts[spoken(message) if plain is None else plain] += 1
+                if type(message) is LiquidationOrdered and message.price_usd6:
+                    counts["LiquidationOrdered at a price"] += 1
 
 
 _RARE = (ChainReorganised, ReservationClosed, RowsTold)

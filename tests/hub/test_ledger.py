@@ -12,8 +12,10 @@ from hub.ledger import (
     clearing,
     deposit,
     endow,
+    fund,
     reserve,
     settle,
+    socialise,
     write_off,
 )
 from messaging.messages import Family, Message, ReservationGranted, SpokeHalted, Watermark
@@ -44,7 +46,14 @@ postings = st.one_of(
     st.builds(endow, amounts),
     st.builds(reserve, st.just(ANN), signed),
     settlements(),
-    st.builds(write_off, st.just(ANN), amounts.map(lambda a: Usd6(a + 1)), signed),
+    st.builds(
+        lambda shortfall_usd6, share: write_off(
+            ANN, Usd6(shortfall_usd6), [(INSURANCE, int(shortfall_usd6 * share))]
+        ),
+        amounts.map(lambda a: a + 1),
+        st.fractions(0, 1),
+    ),
+    st.builds(lambda usd6: socialise([(ANN, usd6)]), amounts),
 )
 
 
@@ -116,28 +125,38 @@ def test_settling_moves_money_between_the_trader_and_the_rest(
     assert 0 <= liquidation_fees * share_ppm - insured * 1_000_000 < 1_000_000
 
 
-@given(st.integers(1, 10**15), amounts)
-def test_a_gross_shortfall_is_what_insurance_paid_plus_the_deficit(
-    shortfall_usd6: int, insurance_usd6: int
+def test_a_spoke_without_a_fund_has_no_book_for_it() -> None:
+    ledger = empty()
+    ledger.endow_spoke(BASE, 0)
+
+    assert fund(BASE) not in ledger.balances
+    assert (ledger.fund_usd6(BASE), ledger.postings) == (0, 0)
+
+
+@given(st.integers(1, 10**15), st.fractions(0, 1), st.fractions(0, 1))
+def test_a_write_off_takes_from_each_fund_what_it_pays_and_the_rest_is_deficit(
+    shortfall_usd6: int, of_spoke: object, of_rest: object
 ) -> None:
     ledger = opened(-shortfall_usd6)
-    ledger.post(endow(insurance_usd6))
-    ledger.post(write_off(ANN, Usd6(shortfall_usd6), ledger.balances[INSURANCE]))
-    paid_usd6 = insurance_usd6 - ledger.balances[INSURANCE]
+    ledger.endow_spoke(BASE, 10**15)
+    ledger.post(endow(10**15))
+    first_usd6 = int(shortfall_usd6 * of_spoke)
+    then_usd6 = int((shortfall_usd6 - first_usd6) * of_rest)
+    paid = [(fund(BASE), first_usd6), (INSURANCE, then_usd6)]
+    ledger.post(write_off(ANN, Usd6(shortfall_usd6), paid))
 
-    assert shortfall_usd6 == paid_usd6 - ledger.balances[DEFICIT]
-    assert paid_usd6 == min(shortfall_usd6, insurance_usd6)
-    assert ledger.balances[INSURANCE] >= 0
+    assert ledger.fund_usd6(BASE) == 10**15 - first_usd6
+    assert ledger.balances[INSURANCE] == 10**15 - then_usd6
+    assert ledger.balances[DEFICIT] == first_usd6 + then_usd6 - shortfall_usd6
     assert ledger.cash_usd6(ANN) == 0
 
 
-def test_an_empty_insurance_fund_pays_nothing() -> None:
-    assert dict(write_off(ANN, Usd6(5), -3))[INSURANCE] == 0
-
-
-def test_there_is_no_write_off_without_a_shortfall() -> None:
+@pytest.mark.parametrize(("shortfall_usd6", "paid_usd6"), [(0, 0), (10, 11)])
+def test_there_is_no_write_off_without_a_shortfall_or_of_more(
+    shortfall_usd6: int, paid_usd6: int
+) -> None:
     with pytest.raises(AssertionError):
-        write_off(ANN, Usd6(0), 10)
+        write_off(ANN, Usd6(shortfall_usd6), [(INSURANCE, paid_usd6)])
 
 
 def test_what_an_account_is_let_off_adds_up() -> None:

@@ -58,7 +58,7 @@ def command(target_qty8: int, *, spoke: int = 0, asset: int = 0, number: int = 1
         target_qty8=target_qty8,
         max_qty8=10**12,
         state_version=5,
-        price_limit_usd6=0,
+        price_usd6=0,
         deadline_us=10,
         margin_version=1,
     )

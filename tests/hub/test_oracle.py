@@ -1,10 +1,13 @@
 """Prices as the hub takes them, and the desk that other tests talk to the hub through."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.account import Account
+from hub.adl import Adl
 from hub.liquidation import LiquidationPolicy
 from hub.margin.buffer import AssetRisk, NoBuffer
 from hub.margin.requirement import MarginPolicy
@@ -54,8 +57,13 @@ class Desk:
         cap_usd6: int = CAP,
         insurance_usd6: int = 0,
         hold_us: int = 0,
+        fund_usd6: int = 0,
+        socialise: bool = False,
+        adl: Adl = Adl.NONE,
+        more: Sequence[str] = (),
         priced: bool = True,
     ) -> None:
+        """`more` are accounts like bob."""
         zones = tuple(
             ZonePolicy(
                 name=name,
@@ -64,6 +72,7 @@ class Desk:
                 overdue_after_us=LATE,
                 renewals_max=renewals_max,
                 hold_us=hold_us,
+                insurance_usd6=fund_usd6,
             )
             for name in (BASE, SOL)
         )
@@ -75,6 +84,8 @@ class Desk:
             dust_usd6=0,
             command_ttl_us=1_000,
             insurance_share_ppm=500_000,
+            socialise=socialise,
+            adl=adl,
         )
         policy = HubPolicy(
             name=HUB,
@@ -88,7 +99,8 @@ class Desk:
             ttl_max_us=TTL,
             insurance_usd6=insurance_usd6,
         )
-        self.hub = Hub(policy, [(ANN, CASH), ("bob", 100 * CASH)])
+        rich = [(name, 100 * CASH) for name in ("bob", *more)]
+        self.hub = Hub(policy, [(ANN, CASH), *rich])
         self.now_us = 0
         if priced:  # by an earlier print, which any other outdates
             self.hub.state.prints[0] = Print(price_usd6=100 * USD, observed_us=-1)

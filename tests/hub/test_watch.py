@@ -118,7 +118,7 @@ def test_a_liquidation_is_a_bound_on_the_position_of_the_report_decided_on() -> 
     # Equity 600, notional 9,600, aim 8.5 %, cost 1.2 %: (600 - 115.2) / (816 - 115.2) stays.
     assert order.target_qty8 == POSITION * 4_848 // 7_008
     assert order.max_qty8 == POSITION - order.target_qty8
-    assert (order.state_version, order.price_limit_usd6, order.margin_version) == (1, 0, 1)
+    assert (order.state_version, order.price_usd6, order.margin_version) == (1, 0, 1)
     assert order.deadline_us == 40 + 1_000
 
 

@@ -30,7 +30,11 @@ KEYS = {
     "spokes",
     "messages",
     "bad_debt_usd6",
+    "funds_used_usd6",
     "insurance_used_usd6",
+    "socialised_usd6",
+    "uncovered_usd6",
+    "deleveraging",
     "liquidations",
     "liquidated_accounts",
     "reservations",
@@ -243,3 +247,27 @@ def test_a_killed_run_leaves_a_log_that_is_readable_and_says_so(tmp_path: Path) 
     line = refused("replay", str(path))
     assert "damaged or cut off" in line
     assert ", 0 records" not in line
+
+
+def test_adl_runs_a_scenario_three_ways_on_the_same_prices_and_orders() -> None:
+    sets = ("--set=duration_h=1", "--set=traders.accounts=20", "--set=traders.open_until_h=0.5")
+    words = ("adl", str(ROOT / "scenarios" / "october_2025.toml"), *sets)
+    found = json.loads(omnimargin(*words, "--json").stdout)
+    shown = omnimargin(*words).stdout
+
+    assert list(found) == ["none", "pro_rata", "queue"]
+    assert len({one["outside_digest"] for one in found.values()}) == 1
+    assert all(name in shown for name in (*found, "overshoot", "forced"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("no_such.toml",), "expected a scenario file"),
+        (("scenarios/calm.toml", "--set=liquidation=3"), "liquidation: expected a table, found 3"),
+        (("scenarios/calm.toml", "--set=spokes.0.trust=9"), "expected one of safe, final, bridge"),
+        (("scenarios/calm.toml", "--set=spokes.base.insurance_usd=-1"), "insurance_usd"),
+    ],
+)
+def test_adl_refuses_what_run_refuses(words: tuple[str, ...], says: str) -> None:
+    assert says in refused("adl", *words)

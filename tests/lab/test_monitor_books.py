@@ -387,7 +387,7 @@ class Talk:
             target_qty8=Qty8(odd.pop("target", 0)),
             max_qty8=Qty8(max_qty8),
             state_version=1,
-            price_limit_usd6=Usd6(0),
+            price_usd6=Usd6(0),
             deadline_us=self.time_us(odd.pop("life_s", 1_000)),
             margin_version=1,
         )

@@ -13,7 +13,16 @@ import vl_convert
 from lab.report import charts
 from lab.report.page import write_report
 from lab.report.style import dollars, duration, edges
-from lab.result import Lane, Liquidation, Quantiles, Reservations, Result, Sample, Story
+from lab.result import (
+    Deleveraging,
+    Lane,
+    Liquidation,
+    Quantiles,
+    Reservations,
+    Result,
+    Sample,
+    Story,
+)
 from messaging.errors import InputRefused
 
 HOSTILE = "</script><script>alert('x')</script><img src=\"http://evil.test/x\"> & {{datum}}"
@@ -41,7 +50,9 @@ RESULT = Result(
     orders_refused=1,
     collateral_usd6=10_000_000_000,
     bad_debt_usd6=0,
+    funds_used_usd6=0,
     insurance_used_usd6=0,
+    socialised_usd6=0,
     uncovered_usd6=0,
     open_shortfall_usd6=0,
     liquidations=0,
@@ -49,6 +60,7 @@ RESULT = Result(
     closed_out_accounts=0,
     liquidated_usd6=0,
     liquidation_moved_usd6=-1_000_000,
+    deleveraging=Deleveraging(0, 0, 0, 0, 0, 0),
     reservations=NOTHING,
     equity_locked_ppm=250_000,
     delay_us={},

@@ -28,7 +28,7 @@ def command(
     number: int = 1,
     max_qty8: int = 10**12,
     version: int = 1,
-    limit_usd6: int = 0,
+    price_usd6: int = 0,
     deadline_us: int = 1_000 * S,
 ) -> LiquidationOrdered:
     return LiquidationOrdered(
@@ -38,7 +38,7 @@ def command(
         target_qty8=target_qty8,
         max_qty8=max_qty8,
         state_version=version,
-        price_limit_usd6=limit_usd6,
+        price_usd6=price_usd6,
         deadline_us=deadline_us,
         margin_version=1,
     )
@@ -109,7 +109,10 @@ def test_a_liquidation_pays_its_fee() -> None:
     ("order", "reason", "filled"),
     [
         (command(max_qty8=600 * ONE), LiquidationEnd.MAX_QTY, 600),
-        (command(limit_usd6=101 * USD), LiquidationEnd.PRICE_LIMIT, 0),
+        (command(price_usd6=101 * USD), LiquidationEnd.DONE, 2_000),
+        (command(price_usd6=1, max_qty8=600 * ONE), LiquidationEnd.MAX_QTY, 600),
+        (command(price_usd6=-101 * USD), LiquidationEnd.NOTHING_TO_DO, 0),
+        (command(price_usd6=101 * USD, version=2), LiquidationEnd.STATE_UNKNOWN, 0),
         (command(version=2), LiquidationEnd.STATE_UNKNOWN, 0),
         (command(BIG), LiquidationEnd.NOTHING_TO_DO, 0),
         (command(BIG + 1), LiquidationEnd.NOTHING_TO_DO, 0),
@@ -135,13 +138,40 @@ def test_nothing_is_traded_at_or_after_the_deadline(deadline_s: int, filled: int
     assert ends(bench.run(20 * S)) == [(LiquidationEnd.EXPIRED, filled * ONE, BIG - filled * ONE)]
 
 
-def test_a_market_beyond_the_limit_is_left_alone_from_then_on() -> None:
-    bench = holding()
-    send(bench, command(limit_usd6=95 * USD))
-    bench.run(S)
-    bench.price(94)
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_command_at_a_price_closes_whole_at_once_at_that_price_without_fees(side: int) -> None:
+    bench = holding(side * BIG)
+    before = bench.state.trader("ann")
+    bench.price(60, depth_ppm=1)
+    send(bench, command(700 * ONE, price_usd6=side * 93 * USD))
+    told = bench.run(S)
+    after = bench.state.trader("ann")
 
-    assert ends(bench.run(5 * S)) == [(LiquidationEnd.PRICE_LIMIT, 500 * ONE, 1_500 * ONE)]
+    assert ends(told) == [(LiquidationEnd.DONE, 1_300 * ONE, side * 700 * ONE)]
+    assert after.realised_usd6 - before.realised_usd6 == -side * 7 * 1_300 * USD
+    assert (after.fees_usd6, after.liquidation_fees_usd6) == (before.fees_usd6, 0)
+
+
+def test_a_command_at_a_price_takes_what_the_market_has_not_yet_closed() -> None:
+    bench = holding()
+    send(bench, command(number=1))
+    bench.run(S)
+    send(bench, command(number=2, price_usd6=120 * USD))
+    told = bench.run(3 * S)
+
+    assert bench.held() == 0
+    assert {(one.liq_id[-1], one.filled_qty8) for one in only(told, LiquidationDone)} == {
+        (1, 500 * ONE),
+        (2, 1_500 * ONE),
+    }
+
+
+def test_who_has_turned_to_the_other_side_is_left_alone() -> None:
+    bench = holding()
+    send(bench, command(price_usd6=-80 * USD))
+    told = bench.run(3 * S)
+
+    assert (bench.held(), ends(told)) == (BIG, [(LiquidationEnd.NOTHING_TO_DO, 0, BIG)])
 
 
 def test_the_same_command_again_does_nothing_more() -> None:
@@ -217,7 +247,11 @@ def test_two_commands_share_slices_and_end_at_the_smallest_target(first_is_deepe
 
 
 bodies = st.tuples(
-    st.integers(0, 2_500), st.integers(0, 2_500), st.integers(0, 60), st.integers(0, 3)
+    st.integers(0, 2_500),
+    st.integers(0, 2_500),
+    st.integers(0, 60),
+    st.integers(0, 3),
+    st.sampled_from([0, 0, 90, -90]),
 )
 
 
@@ -228,13 +262,20 @@ bodies = st.tuples(
     st.lists(st.integers(0, 4), max_size=6),
 )
 def test_commands_only_reduce_never_beyond_the_smallest_target_or_their_sum(
-    side: int, drawn: list[tuple[int, int, int, int]], repeats: list[int]
+    side: int, drawn: list[tuple[int, int, int, int, int]], repeats: list[int]
 ) -> None:
     """Each command ends once, and the fills of all add up to what is gone."""
     bench = holding(side * BIG)
     commands = [
-        command(t * ONE, number=n, max_qty8=m * ONE, deadline_us=(12 + d) * S, version=v)
-        for n, (t, m, d, v) in enumerate(drawn, start=1)
+        command(
+            t * ONE,
+            number=n,
+            max_qty8=m * ONE,
+            deadline_us=(12 + d) * S,
+            version=v,
+            price_usd6=p * USD,
+        )
+        for n, (t, m, d, v, p) in enumerate(drawn, start=1)
     ]
     for one in commands:
         send(bench, one)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from messaging.messages import LiquidationDone, LiquidationEnd, LiquidationOrdered
 from messaging.units import ONE, USD
-from spokes.liquidation import Order, beyond, end, ending, filled, progress, slice_qty8
+from spokes.liquidation import Order, concerned_qty8, end, ending, filled, progress, slice_qty8
 
 COMMAND = LiquidationOrdered(
     liq_id=b"l" * 16,
@@ -14,7 +14,7 @@ COMMAND = LiquidationOrdered(
     target_qty8=40,
     max_qty8=60,
     state_version=3,
-    price_limit_usd6=0,
+    price_usd6=0,
     deadline_us=100,
     margin_version=1,
 )
@@ -26,9 +26,9 @@ budgets = st.integers(0, 10**15)
 prices = st.integers(1, 10**12)
 
 
-def order(target_qty8: int = 40, max_qty8: int = 60, done_qty8: int = 0, limit: int = 0) -> Order:
+def order(target_qty8: int = 40, max_qty8: int = 60, done_qty8: int = 0, price: int = 0) -> Order:
     command = msgspec.structs.replace(
-        COMMAND, target_qty8=target_qty8, max_qty8=max_qty8, price_limit_usd6=limit
+        COMMAND, target_qty8=target_qty8, max_qty8=max_qty8, price_usd6=price
     )
     return Order(command=command, filled_qty8=done_qty8)
 
@@ -74,26 +74,37 @@ def test_at_least_one_unit_trades_however_thin_the_market() -> None:
         (order(done_qty8=1), 40, 3, 200, LiquidationEnd.DONE),
         (order(done_qty8=60), 41, 3, 200, LiquidationEnd.MAX_QTY),
         (order(done_qty8=59), 41, 3, 100, LiquidationEnd.EXPIRED),
-        (order(limit=10), 41, 3, 99, LiquidationEnd.PRICE_LIMIT),
-        (order(limit=9), 41, 3, 99, None),
-        (order(limit=9), -41, 9, 99, None),
-        (order(limit=8), -41, 3, 99, LiquidationEnd.PRICE_LIMIT),
+        (order(price=9), 41, 3, 99, None),
+        (order(price=-9), -41, 9, 99, None),
+        (order(price=9), -41, 3, 99, LiquidationEnd.NOTHING_TO_DO),
+        (order(price=-9), 41, 3, 99, LiquidationEnd.NOTHING_TO_DO),
     ],
 )
 def test_a_command_ends_for_the_first_reason_that_applies(
     live: Order, position8: int, version: int, chain_us: int, reason: LiquidationEnd | None
 ) -> None:
-    assert ending(live, position8, version, chain_us, 9) == reason
+    assert ending(live, position8, version, chain_us) == reason
 
 
 @pytest.mark.parametrize(
-    ("limit", "position8", "price", "worse"),
-    [(0, 1, 1, False), (5, 1, 5, False), (5, 1, 4, True), (5, -1, 5, False), (5, -1, 6, True)],
+    ("price", "position8", "concerned8"),
+    [(0, 7, 7), (0, -7, -7), (5, 7, 7), (5, -7, 0), (-5, -7, -7), (-5, 7, 0), (5, 0, 0)],
 )
-def test_a_limit_is_a_floor_for_sales_and_a_ceiling_for_buys(
-    limit: int, position8: int, price: int, worse: bool
+def test_a_price_above_zero_is_for_longs_and_one_below_for_shorts(
+    price: int, position8: int, concerned8: int
 ) -> None:
-    assert beyond(limit, position8, price) == worse
+    assert concerned_qty8(order(price=price).command, position8) == concerned8
+
+
+@given(positions, sizes, sizes, prices)
+def test_at_a_price_all_of_it_is_closed_at_once_however_thin_the_market(
+    position8: int, target8: int, max8: int, price: int
+) -> None:
+    live = order(target8, max8, price=price if position8 > 0 else -price)
+    qty8 = slice_qty8(live, position8, price, 0)
+
+    assert abs(qty8) == max(0, min(abs(position8) - target8, max8))
+    assert qty8 * position8 <= 0
 
 
 def test_fills_add_up_and_are_told_as_sums() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from messaging.messages import Position
 from messaging.units import ONE, USD
-from spokes.venue import FLAT, Holding, Market, Trader, fill_price_usd6, fund, report, trade
+from spokes.venue import FLAT, Fees, Holding, Market, Trader, fill_price_usd6, fund, report, trade
 
 BTC = Market(
     asset="BTC",
@@ -98,7 +98,7 @@ def test_fees_are_rounded_up_and_a_liquidation_pays_its_own_on_top(
     qty8: int, price_usd6: int
 ) -> None:
     normal = trade(ANN, BTC, qty8, price_usd6)
-    forced = trade(ANN, BTC, qty8, price_usd6, liquidation=True)
+    forced = trade(ANN, BTC, qty8, price_usd6, Fees.LIQUIDATION)
     size = abs(normal.holding("BTC").cost_usd6)
 
     assert 0 <= normal.fees_usd6 * 1_000_000 - size * 500 < 1_000_000
@@ -162,7 +162,7 @@ def test_who_holds_nothing_pays_no_funding() -> None:
 
 
 def test_a_report_tells_all_and_counts() -> None:
-    trader = trade(held(2 * ONE, 30), BTC, -ONE, 50, liquidation=True)
+    trader = trade(held(2 * ONE, 30), BTC, -ONE, 50, Fees.LIQUIDATION)
     after, told = report(trader, 9)
     again, later = report(after, 12)
 
