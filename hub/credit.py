@@ -74,6 +74,8 @@ def _refusal(
         return RejectReason.TTL_INVALID
     if not all(known.price_usd6 for known in hub.prints):
         return RejectReason.PRICE_UNKNOWN
+    if hub.prices_doubted(now_us):
+        return RejectReason.PRICE_DOUBTED
     if zone.exposure_usd6 + asked.amount_usd6 > zone.policy.cap_usd6:
         return RejectReason.ZONE_CAP
     if asked.amount_usd6 > hub.free_usd6(account, hub.conditions(now_us)):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from hub import credit, digests, gains, operators, positions, rebuild, rollback, watch
-from hub.oracle import take
 from hub.state import HubPolicy, HubState
 from hub.zone import Zone
 from messaging.effects import Effect, Send, SetTimer
@@ -95,10 +94,7 @@ class Hub:
         assert type(event) is Envelope
         message = event.message
         if type(message) is PricePublished:
-            place = hub.places[message.asset]
-            known = hub.prints[place]
-            hub.prints[place] = take(known, message, now_us)
-            hub.look_due = hub.look_due or hub.prints[place] is not known
+            hub.hear_price(message, now_us)
             return ()
         if type(message) is HaltOrdered:
             return self._halted(event, message)

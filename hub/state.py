@@ -9,9 +9,11 @@ from hub.ledger import Ledger, deposit, endow
 from hub.liquidation import LiquidationPolicy
 from hub.margin.book import Book
 from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
-from hub.oracle import Print
+from hub.margin.volatility.estimate import Estimate, VolatilityPolicy, first, in_use_ppm, observed
+from hub.oracle import Feeds, OraclePolicy, Print, take
 from hub.reservation import Reservation
 from hub.zone import Zone, ZonePolicy
+from messaging.messages import PricePublished
 from messaging.units import (
     AccountId,
     LiquidationId,
@@ -36,6 +38,8 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
         clock_skew_us: bound on how far a spoke's clock may be ahead (rule M4).
         amount_max_usd6, ttl_max_us: largest reservation accepted.
         insurance_usd6: what the insurance fund starts with.
+        volatility: how margin follows the volatility of prices; if at all (rule V7).
+        oracle: when several feeds are believed; None if there is one of each asset.
     """
 
     name: NodeId
@@ -48,12 +52,18 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
     amount_max_usd6: Usd6
     ttl_max_us: Micros
     insurance_usd6: Usd6
+    volatility: VolatilityPolicy | None = None
+    oracle: OraclePolicy | None = None
 
 
 class HubState:
     """Accounts, reservations, zones, prices, and the ledger behind them.
 
     Attributes:
+        prints: the price in use of each asset. feeds: of each, what it is made of; none if there
+            is one feed.
+        margin: how accounts are margined at the volatility in use (rule V7).
+        estimates: of that volatility, by the place of the asset.
         open_of: per account, its reservations HELD or OVERDUE, oldest first.
         unbooked: (account place, spoke place) whose report the book does not hold yet.
         look_due: something has come since the last look that calls for one.
@@ -68,10 +78,13 @@ class HubState:
     def __init__(self, policy: HubPolicy, deposits: Sequence[tuple[AccountId, Usd6]]) -> None:
         """Open an account for each (id, collateral) of `deposits`."""
         self.policy = policy
+        self.margin = policy.margin
+        self.estimates: dict[int, Estimate] = {}
         self.places = policy.margin.index()
         self.zones = [Zone(zone, place) for place, zone in enumerate(policy.zones)]
         self.zone_of = {zone.name: zone for zone in self.zones}
         self.prints = [Print() for _ in policy.margin.assets]
+        self.feeds = [Feeds() for _ in policy.margin.assets] if policy.oracle else []
         self.reservations: dict[ReservationId, Reservation] = {}
         self.ledger = Ledger()
         self.ledger.post(endow(policy.insurance_usd6))
@@ -127,6 +140,44 @@ class HubState:
             busy = bool(account.commands)
             self.book.set_code(place, account.status, busy=busy, done=account.closed_out)
 
+    def hear_price(self, published: PricePublished, now_us: Micros) -> None:
+        """Take a print into the price in use (K1), and look if that has changed."""
+        place, policy = self.places[published.asset], self.policy.oracle
+        known = self.prints[place]
+        if policy is None:
+            price = take(known, published, now_us)
+        else:
+            price = self.feeds[place].hear(policy, known, published, now_us)
+        if price is not known:
+            self.prints[place] = price
+            self.look_due = True
+            self.follow_volatility(place, price)
+
+    def prices_doubted(self, now_us: Micros) -> bool:
+        """Tell whether something may be wrong with a price that is known (K4)."""
+        policy = self.policy.oracle
+        return policy is not None and any(
+            feeds.doubts(policy, place, known, now_us)
+            for place, (feeds, known) in enumerate(zip(self.feeds, self.prints, strict=True))
+        )
+
+    def follow_volatility(self, place: int, price: Print) -> None:
+        """Let margin follow the volatility of an asset, after a new price of it (rule V7)."""
+        policy, risk = self.policy.volatility, self.margin.assets[place]
+        if policy is None:
+            return
+        stress, known = risk.stress_volatility_ppm / 1e6, self.estimates.get(place)
+        at_us, price_usd6 = price.observed_us, price.price_usd6
+        if known is None:
+            known = first(policy, at_us, price_usd6, stress)
+        self.estimates[place] = known = observed(policy, known, at_us, price_usd6, stress)
+        used_ppm = in_use_ppm(known, risk.stress_volatility_ppm)
+        if used_ppm != risk.volatility_ppm:
+            assets = list(self.margin.assets)
+            assets[place] = msgspec.structs.replace(risk, volatility_ppm=used_ppm)
+            self.margin = msgspec.structs.replace(self.margin, assets=tuple(assets))
+            self.book.margin_by(self.margin)
+
     def bring_book_up(self) -> None:
         """Enter what has changed since the last time."""
         rows = []
@@ -140,7 +191,7 @@ class HubState:
         self.unbooked.clear()
 
     def conditions(self, now_us: Micros) -> Conditions:
-        """Return what is known now and how old it is (rules M2, M4)."""
+        """Return what is known now and how old it is (rules M2, M4, M8)."""
         policy = self.policy
         age_max_us = policy.margin.gain_age_max_s * 1e6
         price_ages_s = [max(0, now_us - known.observed_us) / 1e6 for known in self.prints]
@@ -148,7 +199,11 @@ class HubState:
         for zone in self.zones:
             age_us = max(0, now_us - zone.state_us) + policy.clock_skew_us
             known_s = (age_us + zone.policy.command_us) / 1e6
-            tau_s.append([price_age_s + known_s for price_age_s in price_ages_s])
+            ages_s = [price_age_s + known_s for price_age_s in price_ages_s]
+            if zone.policy.delays:
+                each = zip(zone.policy.delays, ages_s, strict=True)
+                ages_s = [delay.worth_s(age_s) for delay, age_s in each]
+            tau_s.append(ages_s)
             gain_share.append(Ppm(max(0, int(1e6 - age_us * 1e6 / age_max_us))))
         return Conditions(
             prices_usd6=[known.price_usd6 for known in self.prints],
@@ -160,9 +215,7 @@ class HubState:
         """Return an account's standing by the newest reports, commands under way counted (L7)."""
         reports = [Reported(view.latest, view.settled) for view in account.views]
         cash_usd6 = self.ledger.cash_usd6(account.id)
-        return assess(
-            self.policy.margin, self.places, conditions, cash_usd6, reports, account.bounds()
-        )
+        return assess(self.margin, self.places, conditions, cash_usd6, reports, account.bounds())
 
     def free_usd6(self, account: Account, conditions: Conditions) -> int:
         """Return the credit the account may still reserve (rule M6); may be negative.
@@ -177,8 +230,7 @@ class HubState:
         settled = [Reported(view.settled, view.settled) for view in account.views]
         both = (latest, settled) if any(view.waiting for view in account.views) else (latest,)
         standings = [
-            assess(self.policy.margin, self.places, conditions, cash_usd6, reports)
-            for reports in both
+            assess(self.margin, self.places, conditions, cash_usd6, reports) for reports in both
         ]
         equity_usd6 = min(standing.equity_usd6 for standing in standings)
         initial_usd6 = max(standing.initial_usd6 for standing in standings)

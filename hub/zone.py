@@ -7,6 +7,7 @@ import msgspec
 
 from hub.account import Command
 from hub.cut import Cut
+from hub.margin.delay import Delay
 from messaging.messages import Family, HaltReason
 from messaging.units import Height, LiquidationId, Micros, NodeId, ReservationId, Usd6
 
@@ -44,10 +45,11 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
         cap_usd6: most that may be reserved or carried by positions there at once, and most
             that traders may have won there on balance (P2).
         command_us: 99th percentile of the delay from command to execution, waiting in order
-            and for a block included (rule M4).
+            and for a block included (rule M4); where there are `delays`, without the way there.
         overdue_after_us: hub time after a grant's expiry at which silence is overdue (P39).
         renewals_max: how often a reservation is renewed.
         hold_us: hub time for which a final gain from there does not count yet (rule L9).
+        delays: per asset, what the random way there is worth in age (rule M8); may be none.
     """
 
     name: NodeId
@@ -56,6 +58,7 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
     overdue_after_us: Micros
     renewals_max: int
     hold_us: Micros = Micros(0)
+    delays: tuple[Delay, ...] = ()
 
 
 class Zone:

@@ -352,8 +352,7 @@ class Checker:
         equity_usd6, initial_usd6 = [], []
         for kind in ("latest", "settled"):
             reports = [Reported(getattr(view, kind), view.settled) for view in account.views]
-            margin = hub.policy.margin
-            standing = assess(margin, hub.places, conditions, cash_usd6, reports)
+            standing = assess(hub.margin, hub.places, conditions, cash_usd6, reports)
             equity_usd6.append(standing.equity_usd6)
             initial_usd6.append(standing.initial_usd6)
         return min(cash_usd6, min(equity_usd6) - max(initial_usd6))

@@ -25,6 +25,7 @@ from lab.stack import commands, journals
 from lab.swarm import command as swarm
 from lab.theory import command as theory
 from lab.traces import write_traces
+from lab.volatility import command as volatility
 from lab.world import build
 from messaging.errors import OmnimarginError
 
@@ -55,7 +56,7 @@ def run_command(
         typer.Option(help="Preset or family (see 'omnimargin latency'), or e.g. constant:900s."),
     ] = None,
     buffer: Annotated[
-        str | None, typer.Option(help="Margin buffer: none, flat or sqrt_time.")
+        str | None, typer.Option(help="Margin buffer: none, flat, sqrt_time or quantile.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all dice.")] = None,
     sets: Annotated[
@@ -170,6 +171,7 @@ swarm.add_to(app)
 incident.add_to(app)
 theory.add_to(app)
 margin.add_to(app)
+volatility.add_to(app)
 
 
 def _tell(

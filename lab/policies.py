@@ -1,34 +1,28 @@
 """The knobs of every node, from the scenario's tables."""
 
 from hub.liquidation import LiquidationPolicy
-from hub.margin.buffer import AssetRisk, Buffer, FlatBuffer, NoBuffer, SqrtTimeBuffer
+from hub.margin.buffer import AssetRisk, QuantileBuffer
+from hub.margin.delay import Delay, delay
 from hub.margin.requirement import MarginPolicy
+from hub.oracle import OraclePolicy
 from hub.state import HubPolicy
 from hub.zone import ZonePolicy
 from lab import reading
 from lab.amounts import hours, micros, usd6
 from lab.chains import chain_of
-from lab.scenario import AssetTable, BufferChoice, BufferFlat, BufferNone, Scenario, SpokeTable
-from lab.ways import SLACK_US, Lane, channel_policy
-from markets.feed import FeedPolicy
+from lab.scenario import AssetTable, Scenario, SpokeTable
+from lab.ways import QUANTILE, SLACK_US, Lane, channel_policy
+from markets.feed import FeedFault, FeedPolicy
 from markets.traders import TraderPolicy
-from messaging.latency import quantile_us
-from messaging.units import HUB, Asset, Micros, NodeId, Ppm
+from messaging.atoms import atoms, in_line
+from messaging.latency import Latency, quantile_us
+from messaging.units import HUB, YEAR_S, Asset, Micros, NodeId, Ppm
 from spokes import venue
 from spokes.state import SpokePolicy
 
 # A frame in order waits for those before it, about ten when a command leaves in a storm of
 # others: 0.999**10 = 0.99. Measured: docs/latency.md, "Waiting in order".
-QUANTILE_IN_ORDER = 0.999
-
-
-def buffer_of(choice: BufferChoice) -> Buffer:
-    """Return the buffer policy that a file names."""
-    if isinstance(choice, BufferNone):
-        return NoBuffer()
-    if isinstance(choice, BufferFlat):
-        return FlatBuffer(Ppm(choice.extra_ppm))
-    return SqrtTimeBuffer()
+IN_LINE, QUANTILE_IN_ORDER = 10, 0.999
 
 
 def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
@@ -44,7 +38,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
         look_us=micros(hub.look_s),
         margin=MarginPolicy(
             assets=tuple(_risk(table) for table in scenario.assets),
-            buffer=buffer_of(scenario.buffer),
+            buffer=scenario.buffer,
             gain_age_max_s=hub.gain_age_max_s,
         ),
         liquidation=LiquidationPolicy(
@@ -61,12 +55,15 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
         amount_max_usd6=usd6(hub.reservation_max_usd),
         ttl_max_us=micros(scenario.reservation.ttl_s),
         insurance_usd6=usd6(hub.insurance_usd),
+        volatility=scenario.volatility,
+        oracle=oracle_policy(scenario, quantile_us(scenario.oracle.delay, QUANTILE)),
     )
 
 
 def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy:
     """Assume of a spoke what its lane does in all but one case of a hundred."""
     down_us = quantile_us(one.down, QUANTILE_IN_ORDER)
+    whole = isinstance(scenario.buffer, QuantileBuffer)
     up_us = quantile_us(one.up, QUANTILE_IN_ORDER)
     execution_us = micros(spoke.block_s) + micros(scenario.reporting.liquidation_slice_s)
     # A release by watermark needs the expiry to be final and the next mark to say so; where
@@ -80,11 +77,22 @@ def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy
     return ZonePolicy(
         name=NodeId(spoke.name),
         cap_usd6=usd6(spoke.zone_cap_usd),
-        command_us=Micros(down_us + execution_us),
+        command_us=Micros(execution_us if whole else down_us + execution_us),
         overdue_after_us=Micros(silence_us),
         renewals_max=scenario.reservation.renewals_max,
         hold_us=micros(spoke.gain_hold_s),
+        delays=_delays(scenario, one.down) if whole else (),
     )
+
+
+def _delays(scenario: Scenario, down: Latency) -> tuple[Delay, ...]:
+    """Return what a command's random way is worth in age, for each asset (rule M8)."""
+    law = in_line(atoms(down), IN_LINE)
+    found = []
+    for risk in map(_risk, scenario.assets):
+        _, _, tau0 = risk.terms
+        found.append(delay(tau0 * YEAR_S, risk.quantile_z, law))
+    return tuple(found)
 
 
 def _risk(table: AssetTable) -> AssetRisk:
@@ -132,15 +140,49 @@ def _market(table: AssetTable) -> venue.Market:
     )
 
 
-def feed_policies(scenario: Scenario) -> tuple[FeedPolicy, ...]:
-    """Return the oracle's policy for each asset."""
+def oracle_policy(scenario: Scenario, lateness_us: Micros) -> OraclePolicy | None:
+    """Return when several feeds are believed; None if there is one of each asset.
+
+    A print is fresh until the next one is overdue by a heartbeat and the way to the hub.
+    """
     oracle = scenario.oracle
+    if oracle.feeds == 1:
+        return None
+    return OraclePolicy(
+        feeds=oracle.feeds,
+        fresh_us=Micros(2 * micros(oracle.heartbeat_s) + lateness_us),
+        spread_ppm=Ppm(oracle.spread_ppm),
+        twap_us=micros(oracle.twap_s),
+        twap_ppm=Ppm(oracle.twap_ppm),
+        pegs_usd6=tuple(usd6(table.peg_usd) for table in scenario.assets),
+        peg_ppm=Ppm(oracle.peg_ppm),
+    )
+
+
+def feed_policies(scenario: Scenario) -> tuple[FeedPolicy, ...]:
+    """Return the policy of each feed for each asset, feed by feed."""
+    oracle, errors = scenario.oracle, scenario.oracle.error_ppm
+    errors_ppm = errors if isinstance(errors, tuple) else (errors,) * oracle.feeds
     return tuple(
         FeedPolicy(
             asset=asset,
             heartbeat_us=micros(oracle.heartbeat_s),
             deviation_ppm=Ppm(oracle.deviation_ppm),
+            feed=feed,
+            error_ppm=Ppm(errors_ppm[feed]),
+            seed=scenario.seed,
+            faults=tuple(
+                FeedFault(
+                    kind=fault.kind,
+                    from_us=hours(fault.from_h),
+                    until_us=hours(fault.until_h),
+                    factor_ppm=Ppm(fault.factor_ppm),
+                )
+                for fault in oracle.faults
+                if fault.feed == feed and fault.asset in (None, asset)
+            ),
         )
+        for feed in range(oracle.feeds)
         for asset in reading.assets(scenario)
     )
 

@@ -13,8 +13,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from hub.margin.buffer import BufferChoice
 from lab.chains import depth_max
-from lab.scenario import BUFFERS, Scenario, SpokeTable
+from lab.scenario import Scenario, SpokeTable
 from markets import prices
 from markets.candle_path import CandleSource
 from messaging.errors import InputRefused, nearest
@@ -37,6 +38,7 @@ T = TypeVar("T")
 _PATH = re.compile(r" - at `\$?(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _UNIT = re.compile(r"_(us|ms|s|m|min|h|d|days?|usd6?|bps?|pct|percent|ppm)$")
+BUFFERS = tuple(str(kind.__struct_config__.tag) for kind in get_args(BufferChoice))
 # Of nodes, processes, keys and topics that are not a spoke's.
 PEOPLE = (MONITOR, OPERATOR, *OPERATORS)
 RESERVED_NAMES = (HUB, MARKET, ORACLE, TRADERS, RELAY, *PEOPLE, "world", "channel")
@@ -103,7 +105,7 @@ def _index(here: list[Any], step: str, key: str) -> int:
 
 
 def use_buffer(tables: dict[str, Any], name: str) -> None:
-    """Carry out `--buffer NAME`; a flat buffer keeps its size if the file has one."""
+    """Carry out `--buffer NAME`; a buffer keeps its knobs if the file has that one."""
     if name not in BUFFERS:
         expected = f"one of {', '.join(BUFFERS)}"
         raise InputRefused("--buffer", expected=expected, found=f"{name!r}{nearest(name, BUFFERS)}")
@@ -317,6 +319,7 @@ def _check_sense(scenario: Scenario) -> None:
     _check_order("traders.open_until_h", traders.open_from_h, traders.open_until_h)
     _check_order("liquidation.restore_ppm", liquidation.call_ppm, liquidation.restore_ppm)
     _check_order("traders.open_until_h", traders.open_until_h, scenario.duration_h, last=True)
+    _check_feeds(scenario)
     for index, spoke in enumerate(scenario.spokes):
         _check_order(f"spokes[{index}].final_after_s", spoke.safe_after_s, spoke.final_after_s)
         for name in ("outages", "partitions"):
@@ -329,6 +332,27 @@ def _check_sense(scenario: Scenario) -> None:
                     raise InputRefused(f"{at}.until_h", expected=expected, found=window.until_h)
                 until_h = window.until_h
         _check_reorgs(f"spokes[{index}].reorgs", spoke)
+
+
+def _check_feeds(scenario: Scenario) -> None:
+    """Refuse two feeds, for which of them were wrong, and faults of what is not there."""
+    oracle, names = scenario.oracle, assets(scenario)
+    if oracle.feeds == 2:
+        raise InputRefused("oracle.feeds", expected="1, or 3 and more", found=2)
+    if isinstance(oracle.error_ppm, tuple) and len(oracle.error_ppm) != oracle.feeds:
+        expected = f"one number, or one for each of {oracle.feeds} feeds"
+        raise InputRefused("oracle.error_ppm", expected=expected, found=list(oracle.error_ppm))
+    for index, fault in enumerate(oracle.faults):
+        at = f"oracle.faults[{index}]"
+        if fault.feed >= oracle.feeds:
+            expected = f"less than oracle.feeds = {oracle.feeds}"
+            raise InputRefused(f"{at}.feed", expected=expected, found=fault.feed)
+        if fault.asset is not None and fault.asset not in names:
+            expected = f"one of {', '.join(names)}"
+            raise InputRefused(f"{at}.asset", expected=expected, found=repr(fault.asset))
+        if fault.until_h <= fault.from_h:
+            expected = f"more than from_h = {fault.from_h}"
+            raise InputRefused(f"{at}.until_h", expected=expected, found=fault.until_h)
 
 
 def _check_reorgs(key: str, spoke: SpokeTable) -> None:

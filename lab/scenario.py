@@ -9,6 +9,9 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from hub.margin.buffer import BufferChoice, SqrtTimeBuffer
+from hub.margin.volatility.estimate import VolatilityPolicy
+from markets.feed import FaultKind
 from markets.prices import PriceSource
 from messaging.latency import Constant, Latency
 from spokes.chain import Trust
@@ -18,30 +21,13 @@ Dollars: TypeAlias = Annotated[float, Meta(ge=1, le=1e12)]
 Hours: TypeAlias = Annotated[float, Meta(ge=0.001, le=24 * 366)]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 Share: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
+Error: TypeAlias = Annotated[int, Meta(ge=0, le=100_000)]
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 Ticker: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]{0,15}$")]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file; keys that it does not know are refused."""
-
-
-class BufferNone(Table, frozen=True, tag_field="kind", tag="none"):
-    """Margin as if messages took no time."""
-
-
-class BufferFlat(Table, frozen=True, tag_field="kind", tag="flat"):
-    """A constant on top."""
-
-    extra_ppm: Share = 20_000
-
-
-class BufferSqrtTime(Table, frozen=True, tag_field="kind", tag="sqrt_time"):
-    """The range grows with the square root of age."""
-
-
-BufferChoice: TypeAlias = BufferNone | BufferFlat | BufferSqrtTime
-BUFFERS = ("none", "flat", "sqrt_time")
 
 
 class AssetTable(Table, frozen=True):
@@ -60,6 +46,7 @@ class AssetTable(Table, frozen=True):
     fee_ppm: Share = 500
     liquidation_fee_ppm: Share = 10_000
     funding_ppm: Annotated[int, Meta(ge=-100_000, le=100_000)] = 100
+    peg_usd: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
 
 
 class WindowTable(Table, frozen=True):
@@ -138,12 +125,30 @@ class ReportingTable(Table, frozen=True):
     ack_after_s: NotNegative = 60.0
 
 
+class FeedFaultTable(Table, frozen=True):
+    """A time in which a feed is silent, stuck or bent; of one asset, or of all."""
+
+    feed: Annotated[int, Meta(ge=0, le=8)]
+    kind: FaultKind
+    from_h: Annotated[float, Meta(ge=0, le=24 * 366)]
+    until_h: Hours
+    asset: Ticker | None = None
+    factor_ppm: Annotated[int, Meta(gt=0, le=100_000_000)] = 500_000
+
+
 class OracleTable(Table, frozen=True):
-    """The price feed."""
+    """The price feeds: one of each asset, or three and more."""
 
     heartbeat_s: Positive = 60.0
     deviation_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 5_000
     delay: Latency = Constant(value_s=4.0)
+    feeds: Annotated[int, Meta(ge=1, le=9)] = 1
+    error_ppm: Error | tuple[Error, ...] = 0
+    spread_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 20_000
+    twap_s: Positive = 300.0
+    twap_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
+    peg_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 10_000
+    faults: tuple[FeedFaultTable, ...] = ()
 
 
 class LinkTable(Table, frozen=True):
@@ -183,7 +188,8 @@ class Scenario(Table, frozen=True):
     duration_h: Annotated[float, Meta(gt=0, le=24 * 366)] = 24.0
     tick_s: Positive = 4.0
     starts_at_utc: str | None = None
-    buffer: BufferChoice = BufferSqrtTime()
+    buffer: BufferChoice = SqrtTimeBuffer()
+    volatility: VolatilityPolicy | None = None
     hub: HubTable = HubTable()
     liquidation: LiquidationTable = LiquidationTable()
     reservation: ReservationTable = ReservationTable()

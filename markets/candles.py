@@ -87,7 +87,7 @@ def load(path: Path, asset: Asset, *, gaps: Gaps = "refuse") -> Candles:
         InputRefused: the file cannot be read, or something in it is not a sound candle,
             out of order, or missing; `where` is the file's name and the line.
     """
-    lines = _lines(path)
+    lines = lines_of(path)
     first, columns = _layout(path.name, lines[0])
     bars: list[Bar] = []
     for number, line in enumerate(lines[first:], start=first + 1):
@@ -119,7 +119,8 @@ def load(path: Path, asset: Asset, *, gaps: Gaps = "refuse") -> Candles:
     )
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a file of prices; refuse what is none, or empty."""
     if not path.exists():
         raise InputRefused(path.name, expected=f"a file of candles at {path}", found="no file")
     if not path.is_file():
@@ -141,7 +142,7 @@ def _layout(name: str, line: str) -> tuple[int, int]:
     if header in (PLAIN, KLINE):
         return 1, header.count(",") + 1
     columns = KLINE.count(",") + 1
-    if _is_whole(header.split(",")[0].strip()) and header.count(",") + 1 == columns:
+    if is_whole(header.split(",")[0].strip()) and header.count(",") + 1 == columns:
         return 0, columns
     raise InputRefused(
         f"{name} line 1",
@@ -150,7 +151,8 @@ def _layout(name: str, line: str) -> tuple[int, int]:
     )
 
 
-def _is_whole(text: str) -> bool:
+def is_whole(text: str) -> bool:
+    """Tell whether a field is a whole number that fits a stamp."""
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
@@ -158,9 +160,9 @@ def _bar(where: str, line: str, columns: int) -> Bar:
     fields = [field.strip() for field in line.split(",")]
     if len(fields) != columns:
         raise InputRefused(where, expected=f"{columns} columns", found=len(fields))
-    stamp_ms = _stamp_ms(where, fields[0])
+    stamp_ms = stamp_ms_of(where, fields[0])
     open_, high, low, close = (
-        _usd6(where, name, text)
+        price_usd6_of(where, name, text)
         for name, text in zip(("open", "high", "low", "close"), fields[1:5], strict=True)
     )
     if _number(where, "volume", fields[5]) < 0:
@@ -176,8 +178,9 @@ def _bar(where: str, line: str, columns: int) -> Bar:
     return stamp_ms, open_, high, low, close
 
 
-def _stamp_ms(where: str, text: str) -> int:
-    if not _is_whole(text):
+def stamp_ms_of(where: str, text: str) -> int:
+    """Return a time in milliseconds since 1970, from one in ms or us."""
+    if not is_whole(text):
         raise InputRefused(where, expected="a time in ms or us since 1970", found=repr(text))
     stamp = int(text)
     if stamp < MICROS_FROM:
@@ -198,7 +201,7 @@ def _number(where: str, name: str, text: str) -> Decimal:
     return number
 
 
-def _usd6(where: str, name: str, text: str) -> Usd6:
+def price_usd6_of(where: str, name: str, text: str) -> Usd6:
     """Return a price, rounded half to even."""
     number = _number(where, name, text)
     if not 0 < number <= Decimal(PRICE_USD_MAX):

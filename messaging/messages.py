@@ -85,6 +85,7 @@ class RejectReason(StrEnum):
     AMOUNT_INVALID = "amount_invalid"
     TTL_INVALID = "ttl_invalid"
     PRICE_UNKNOWN = "price_unknown"
+    PRICE_DOUBTED = "price_doubted"  # feeds differ, are missing, or run away (K4)
     ZONE_CAP = "zone_cap"
     FREE_SHORT = "free_short"
 
@@ -364,12 +365,19 @@ class LiquidationAcknowledged(
 # --- price, order -----------------------------------------------------------------------
 
 
-class PricePublished(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="price_published"):
-    """An oracle print. Feed to hub. The latest `observed_us` wins; a lost one is outdated soon."""
+class PricePublished(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="price_published"
+):
+    """An oracle print. Feed to hub. The latest `observed_us` wins; a lost one is outdated soon.
+
+    `error_ppm`: how far the feed says that it may be off.
+    """
 
     asset: Symbol
     price_usd6: Amount
     observed_us: Time
+    feed: Count = 0
+    error_ppm: Ratio = Ppm(0)
 
 
 class MarketMoved(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="market_moved"):

@@ -90,7 +90,6 @@ class Book:
         restore_ppm: Ppm,
     ) -> None:
         assets = len(policy.assets)
-        self._policy = policy
         self._places = places
         self._assets = assets
         self._table = np.zeros((2 * assets + 2, spokes, accounts))
@@ -99,13 +98,19 @@ class Book:
         risks = policy.assets
         self._caps_usd6 = _by_asset(gain_cap_usd6(policy, asset) for asset in range(assets))
         self._unwinds_usd6_per_s = _by_asset(risk.unwind_usd6_per_s for risk in risks)
-        self._youngest = _by_asset(
-            policy.buffer.range_fraction(risk, 0.0, math.sqrt) for risk in risks
-        )
         self._call, self._restore = call_ppm / 1e6, restore_ppm / 1e6
         self._highest = max(1.0, self._call, self._restore)
         self._boxes = Boxes(assets, spokes, policy.gain_age_max_s)
         self._box = np.zeros(accounts, dtype=np.int8)
+        self.margin_by(policy)
+
+    def margin_by(self, policy: MarginPolicy) -> None:
+        """Margin by a policy that differs in volatility alone; what boxes say is of the old one."""
+        self._policy = policy
+        self._youngest = _by_asset(
+            policy.buffer.range_fraction(risk, 0.0, math.sqrt) for risk in policy.assets
+        )
+        self._box[:] = 0
 
     def set_cash(self, place: int, cash_usd6: int) -> None:
         """Note an account's cash."""
@@ -202,6 +207,8 @@ class Book:
         those are looked at that stand in no box or in one that the conditions have left (M7).
         """
         needs, left = self._boxes.follow(conditions)
+        if not self._policy.buffer.concave:
+            left = len(needs)
         places = np.flatnonzero(self._box <= left)
         found: list[int] = []
         for start in range(0, len(places), CHUNK):

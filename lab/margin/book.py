@@ -23,7 +23,6 @@ from lab.margin.tables import (
     PositionTable,
     UnderlyingTable,
 )
-from lab.policies import buffer_of
 from messaging.errors import InputRefused, nearest
 from messaging.units import ONE, USD, Asset, Micros, Ppm, Qty8, Usd6
 
@@ -61,7 +60,7 @@ def read(path: Path, grid: str) -> Book:
     policy = ScanPolicy(
         margin=MarginPolicy(
             assets=tuple(_risk(one) for one in tables.underlyings),
-            buffer=buffer_of(tables.buffer),
+            buffer=tables.buffer,
             gain_age_max_s=tables.gain_age_max_s,
         ),
         options=tuple(_option_risk(one) for one in tables.underlyings),

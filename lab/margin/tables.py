@@ -9,9 +9,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, field
 
+from hub.margin.buffer import BufferChoice, SqrtTimeBuffer
 from lab.scenario import (
-    BufferChoice,
-    BufferSqrtTime,
     Dollars,
     Name,
     NotNegative,
@@ -136,7 +135,7 @@ class BookTable(Table, frozen=True, kw_only=True):
 
     title: str
     now_utc: Moment
-    buffer: BufferChoice = BufferSqrtTime()
+    buffer: BufferChoice = SqrtTimeBuffer()
     gain_age_max_s: Positive = 600.0
     clock_skew_s: Age = 2.0
     underlyings: Annotated[tuple[UnderlyingTable, ...], Meta(min_length=1, max_length=100)]

@@ -17,7 +17,9 @@ LatencyName = Annotated[
     str | None,
     typer.Option(help="Preset or family (see 'omnimargin latency'), or e.g. constant:900s."),
 ]
-Buffer = Annotated[str | None, typer.Option(help="Margin buffer: none, flat or sqrt_time.")]
+Buffer = Annotated[
+    str | None, typer.Option(help="Margin buffer: none, flat, sqrt_time or quantile.")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of all dice.")]
 Sets = Annotated[
     list[str] | None,

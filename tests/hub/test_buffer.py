@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.margin.buffer import AssetRisk, Buffer, FlatBuffer, NoBuffer, SqrtTimeBuffer, range_ppm
+from hub.margin.buffer import (
+    AssetRisk,
+    Buffer,
+    FlatBuffer,
+    NoBuffer,
+    QuantileBuffer,
+    SqrtTimeBuffer,
+    range_ppm,
+)
 from messaging.units import USD, YEAR_S, Asset, Ppm
 
 AGES_S = (12, 60, 180, 900, 3_600, 6 * 3_600)
@@ -29,7 +37,12 @@ def risk(r0: float, jump: float, volatility: float, z: float = 3.09) -> AssetRis
 BTC, BTC_SCAN = risk(6.5, 3, 2.5), risk(15, 3, 2.5)
 SOL, SOL_SCAN = risk(10, 5, 3.5), risk(20, 5, 3.5)
 ASSETS = (BTC, BTC_SCAN, SOL, SOL_SCAN)
-BUFFERS: tuple[Buffer, ...] = (SqrtTimeBuffer(), NoBuffer(), FlatBuffer(Ppm(20_000)))
+BUFFERS: tuple[Buffer, ...] = (
+    SqrtTimeBuffer(),
+    NoBuffer(),
+    FlatBuffer(Ppm(20_000)),
+    QuantileBuffer(),
+)
 
 ages = st.floats(0, 1e7)
 
@@ -105,6 +118,19 @@ def test_the_range_grows_with_volatility_and_jump(
     here = range_ppm(buffer, risk(6.5, jump, volatility), age_s)
 
     assert range_ppm(buffer, risk(6.5, jump, volatility * 1.1), age_s) >= here
+
+
+@given(ages, st.floats(0.1, 20))
+def test_a_measured_volatility_counts_where_it_is_above_stress(age_s: float, factor: float) -> None:
+    """R = jump + z max(stress, measured) sqrt(tau0 + tau), tau0 by stress alone (rule V7)."""
+    for asset in ASSETS:
+        stress_ppm = asset.stress_volatility_ppm
+        measured = msgspec.structs.replace(asset, volatility_ppm=round(factor * stress_ppm))
+        before, after = (
+            SqrtTimeBuffer().range_fraction(one, age_s, math.sqrt) - asset.jump_ppm / 1e6
+            for one in (asset, measured)
+        )
+        assert after == pytest.approx(before * max(1.0, factor), rel=1e-5)
 
 
 @pytest.mark.parametrize("buffer", BUFFERS)

@@ -120,7 +120,7 @@ def test_latency_lists_presets_with_quartiles_basis_and_source() -> None:
         ((*SMALL, "--latency=constant:900"), "latency"),
         ((*SMALL, "--latency=layerzer"), "did you mean 'layerzero'"),
         ((*SMALL, "--latency=ibc.cosmos"), "ibc.cosmos"),
-        ((*SMALL, "--buffer=sqrt"), "--buffer: expected one of none, flat, sqrt_time"),
+        ((*SMALL, "--buffer=sqrt"), "--buffer: expected one of none, flat, sqrt_time, quantile"),
         ((*SMALL, "--prices=BTC=none.csv"), "none.csv"),
         ((*SMALL, "--plant=x"), "--plant"),
         ((*SMALL, "--log=/dev/null/x"), "expected a file to write"),

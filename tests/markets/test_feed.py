@@ -1,10 +1,14 @@
 """An oracle prints when the price has moved enough, or when it has not printed for long."""
 
+import math
+import statistics
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markets.feed import Feed, FeedPolicy, due
+from markets.feed import FaultKind, Feed, FeedFault, FeedPolicy, due, seen
 from messaging.effects import Send
 from messaging.envelope import Envelope
 from messaging.messages import Family, MarketMoved, PricePublished
@@ -69,3 +73,71 @@ def test_the_last_print_is_never_older_or_further_off_than_the_policy_says(
             last_s, last = now_s, one.price_usd6
         assert now_s - last_s < 60
         assert abs(price * USD - last) * 1_000_000 < 5_000 * last
+
+
+def of(feed: int, *faults: FeedFault, error_ppm: int = 0) -> FeedPolicy:
+    return msgspec.structs.replace(
+        POLICY, feed=feed, seed=7, error_ppm=Ppm(error_ppm), faults=faults
+    )
+
+
+def fault(kind: FaultKind, from_s: int, until_s: int) -> FeedFault:
+    return FeedFault(
+        kind=kind,
+        from_us=Micros(from_s * S),
+        until_us=Micros(until_s * S),
+        factor_ppm=Ppm(500_000),
+    )
+
+
+def test_each_feed_of_an_asset_prints_under_its_own_number() -> None:
+    feed = Feed(NodeId("oracle"), HUB, [of(0), of(1), of(2, error_ppm=100)])
+    found = prints(feed, 0, 10_000)
+
+    assert [one.feed for one in found] == [0, 1, 2]
+    assert [one.error_ppm for one in found] == [0, 0, 100]
+    assert [one.price_usd6 == PRICE for one in found] == [True, True, False]
+
+
+def test_a_feed_is_silent_stuck_or_bent_in_its_time_and_right_again_behind_it() -> None:
+    kinds = (FaultKind.SILENT, FaultKind.STUCK, FaultKind.BENT)
+    feed = Feed(
+        NodeId("oracle"), HUB, [of(n, fault(kind, 60, 180)) for n, kind in enumerate(kinds)]
+    )
+    said = {
+        now_s: {one.feed: one.price_usd6 // USD for one in prints(feed, now_s, price)}
+        for now_s, price in ((0, 10_000), (60, 11_000), (120, 11_000), (180, 12_000))
+    }
+    assert said == {
+        0: {0: 10_000, 1: 10_000, 2: 10_000},
+        60: {1: 10_000, 2: 5_500},
+        120: {1: 10_000, 2: 5_500},
+        180: {0: 12_000, 1: 12_000, 2: 12_000},
+    }
+
+
+def test_errors_are_normal_of_their_size_and_hang_on_seed_feed_asset_and_time_alone() -> None:
+    times_us = [Micros(4 * S * n) for n in range(4_000)]
+
+    def errors(policy: FeedPolicy) -> list[float]:
+        found = [seen(policy, None, PRICE, at_us) for at_us in times_us]
+        return [math.log(price_usd6 / PRICE) for price_usd6 in found if price_usd6 is not None]
+
+    one = of(0, error_ppm=1_000)
+    first = errors(one)
+    assert errors(one) == first
+    assert statistics.fmean(first) == pytest.approx(0.0, abs=6e-5)
+    assert statistics.pstdev(first) == pytest.approx(0.001, rel=0.05)
+    others = (
+        of(1, error_ppm=1_000),
+        *(msgspec.structs.replace(one, **change) for change in ({"seed": 8}, {"asset": ETH})),
+    )
+    for other in others:
+        assert abs(statistics.correlation(first, errors(other))) < 0.06
+
+
+def test_one_feed_without_error_prints_as_short_as_ever() -> None:
+    """The fields of several feeds are not on the wire where there is one."""
+    (found,) = prints(Feed(NodeId("oracle"), HUB, [POLICY]), 0, 10_000)
+
+    assert set(msgspec.to_builtins(found)) == {"type", "asset", "price_usd6", "observed_us"}

@@ -1,0 +1,1 @@
+"""`omnimargin volatility`: forecasts on recorded prices, and the margin that they make."""
