@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, field
 
-from hub.margin.buffer import BufferChoice, SqrtTimeBuffer
+from hub.margin.buffer import FlatBuffer, NoBuffer, SqrtTimeBuffer
 from lab.scenario import (
     Dollars,
     Name,
@@ -135,7 +135,8 @@ class BookTable(Table, frozen=True, kw_only=True):
 
     title: str
     now_utc: Moment
-    buffer: BufferChoice = SqrtTimeBuffer()
+    # `quantile` is for lanes, and a book has none.
+    buffer: NoBuffer | FlatBuffer | SqrtTimeBuffer = SqrtTimeBuffer()
     gain_age_max_s: Positive = 600.0
     clock_skew_s: Age = 2.0
     underlyings: Annotated[tuple[UnderlyingTable, ...], Meta(min_length=1, max_length=100)]
