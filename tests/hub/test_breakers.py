@@ -1,13 +1,17 @@
 """Breakers: a ladder that rises at once and falls late, and never stops a liquidation."""
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hub.breakers import LEVEL_OF, AssetSeen, Breaker, BreakerPolicy, looked, of_asset, of_zone
+from hub.liquidation import LiquidationPolicy, keep_share
+from hub.margin.requirement import Conditions, Reported, assess
 from hub.node import Hub
 from hub.oracle import OraclePolicy
 from hub.reservation import State
@@ -21,6 +25,7 @@ from messaging.messages import (
     CloseReason,
     Family,
     LiquidationOrdered,
+    MarginStatus,
     Message,
     RejectReason,
     ReservationClosed,
@@ -30,6 +35,8 @@ from messaging.messages import (
 )
 from messaging.node import Event
 from messaging.units import HUB, ONE, SECOND_US, USD, Micros
+from tests.hub import test_book as book
+from tests.hub.test_book import Bounds
 from tests.hub.test_feeds import agree, says
 from tests.hub.test_oracle import ANN, BASE, CASH, SOL, Desk, ask, key, reports
 from tests.hub.test_rebuild import rejoin
@@ -47,6 +54,15 @@ POLICY = BreakerPolicy(
     cascade_ppm=700_000,
     impacts_per_usd=(0.0,),
     looks=LOOKS,
+)
+SIZES = LiquidationPolicy(
+    call_ppm=1_150_000,
+    restore_ppm=1_250_000,
+    target_extra_ppm=20_000,
+    cost_ppm=12_000,
+    dust_usd6=0,
+    command_ttl_us=1_000,
+    insurance_share_ppm=500_000,
 )
 CALM = AssetSeen(age_us=0, off_mean_ppm=0, doubted=False, fast=0.2, slow=0.2, cascade_ppm=0)
 
@@ -303,6 +319,73 @@ def test_above_its_limit_the_breaker_keeps_the_book_at_it(ratio: float) -> None:
     assert found.guarded_drop_usd == pytest.approx(60 / (1 - kept), rel=0.15)
     assert found.guarded_drop_usd < found.drop_usd
     assert found.guarded_liquidated < found.stopped_at / 2
+
+
+def sold_qty8(
+    conditions: Conditions,
+    asset: int,
+    move: float,
+    held: Sequence[tuple[list[Reported], Bounds, int]],
+) -> Fraction:
+    """Return what L5 sells of an asset on balance, account by account in whole numbers."""
+    prices = list(conditions.prices_usd6)
+    prices[asset] = round(prices[asset] * (1 + move))
+    moved, sold = msgspec.structs.replace(conditions, prices_usd6=prices), Fraction(0)
+    for found, bounds, cash_usd6 in held:
+        standing = assess(book.POLICY, book.PLACES, moved, cash_usd6, found, bounds)
+        off_usd6 = standing.equity_usd6 - standing.maintenance_usd6
+        if not standing.notional_usd6:
+            continue
+        assume(abs(off_usd6) > 10 + standing.notional_usd6 // 10**6)
+        if off_usd6 > 0:
+            continue
+        stays, of = keep_share(SIZES, standing, 0)
+        for spoke, one in enumerate(found):
+            for position in one.state.positions:
+                if book.PLACES[position.asset] == asset:
+                    most = bounds.get((spoke, asset), abs(position.qty8))
+                    qty8 = max(-most, min(most, position.qty8))
+                    sold += qty8 * Fraction(of - stays, of)
+    return sold
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(book.accounts(), min_size=1, max_size=4),
+    book.conditions_known,
+    st.sampled_from([0, 1]),
+    st.floats(0.0013, 0.02) | st.floats(-0.02, -0.0013),
+)
+def test_the_pressure_on_a_price_is_what_the_rule_of_sizes_would_sell(
+    drawn: list[tuple[list[Reported], Bounds]],
+    conditions: Conditions,
+    asset: int,
+    off: float,
+) -> None:
+    """Longs and shorts, partly closed already, with cash around the trigger; one closed out."""
+    ours, held = book.new_book(len(drawn) + 1), []
+    for place, (found, bounds) in enumerate([*drawn, drawn[0]]):
+        poor = assess(book.POLICY, book.PLACES, conditions, 0, found, bounds)
+        cash_usd6 = poor.maintenance_usd6 - poor.equity_usd6 + round(off * poor.notional_usd6)
+        ours.enter([ours.row(place, spoke, one, bounds) for spoke, one in enumerate(found)])
+        ours.set_cash(place, cash_usd6)
+        ours.set_code(place, MarginStatus.FROZEN, busy=bool(bounds), done=place == len(drawn))
+        held.append((found, bounds, cash_usd6))
+    low, here, high = (sold_qty8(conditions, asset, move, held[:-1]) for move in (-0.01, 0, 0.01))
+    each = conditions.prices_usd6[asset] / USD / ONE
+    into_fall, into_rise = float(low - here) / -math.log(0.99), float(here - high) / math.log(1.01)
+    expected = max(0.0, into_fall, into_rise) * each
+    sizes = [
+        abs(position.qty8)
+        for found, _ in drawn
+        for one in found
+        for position in one.state.positions
+        if book.PLACES[position.asset] == asset
+    ]
+    hair = 5e-3 * each * sum(sizes) + 1.0  # ranges are rounded to whole millionths, and h is 1 %
+
+    pressure = ours.pressure(conditions, asset, SIZES.target_extra_ppm, SIZES.cost_ppm)
+    assert pressure == pytest.approx(expected, rel=1e-4, abs=hair)
 
 
 # --- runs -------------------------------------------------------------------------------
