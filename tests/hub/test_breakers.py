@@ -210,6 +210,25 @@ def test_an_old_price_stops_credit_then_trading_and_a_fresh_one_opens_late() -> 
     assert answer(one, 20) is None
 
 
+def test_what_was_asked_back_is_not_asked_for_again_between_reduce_only_and_frozen() -> None:
+    one = desk()
+    one.price(100 * USD)
+    one.block(S)
+    assert answer(one, 1) is None
+    assert RevocationRequested(rid=key(1)) in one.block(121 * S)
+
+    one.price(100 * USD)
+    state = one.hub.state
+    state.estimates[0] = state.estimates[0]._replace(fast=100.0)
+    told = [each for clean in range(LOOKS) for each in one.block((122 + clean) * S)]
+    told += one.block(250 * S)  # the price is stuck once more
+    assert set_(told) == [
+        *[("BTC", Level.REDUCE_ONLY, Cause.VOLATILITY, 2)] * 2,
+        *[("BTC", Level.FROZEN, Cause.FEED_STUCK, 3)] * 2,
+    ]
+    assert not any(isinstance(each, RevocationRequested) for each in told)
+
+
 def test_a_price_that_leaves_its_mean_freezes_and_liquidates_all_the_same() -> None:
     one = desk()
     one.price(100 * USD)
