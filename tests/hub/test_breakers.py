@@ -307,7 +307,8 @@ def test_a_rebuilt_spoke_is_told_again_of_what_concerns_it() -> None:
 
 
 def test_without_the_table_nothing_is_looked_at() -> None:
-    one = Desk()
+    one = Desk(priced=False)
+    one.price(100 * USD)
     one.block(10**9)
     assert one.hub.state.breakers == {}
     assert one.hub.state.estimates == {}
