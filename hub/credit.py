@@ -5,6 +5,7 @@ are those of docs/protocol.md.
 """
 
 import heapq
+from collections.abc import Iterable
 
 from hub import ledger, reservation
 from hub.reservation import Evidence, Reservation, State
@@ -76,6 +77,8 @@ def _refusal(
         return RejectReason.PRICE_UNKNOWN
     if hub.prices_doubted(now_us):
         return RejectReason.PRICE_DOUBTED
+    if hub.credit_stopped(zone):
+        return RejectReason.BREAKER
     if zone.exposure_usd6 + asked.amount_usd6 > zone.policy.cap_usd6:
         return RejectReason.ZONE_CAP
     if asked.amount_usd6 > hub.free_usd6(account, hub.conditions(now_us)):
@@ -248,6 +251,7 @@ def _renew(hub: HubState, zone: Zone, known: Reservation, now_us: Micros) -> lis
         and account.status is MarginStatus.OPEN
         and zone.halted is None
         and zone.speaks_of(known.spoke_epoch)
+        and not hub.credit_stopped(zone)
     )
     if not wanted:
         return []
@@ -261,9 +265,18 @@ def _renew(hub: HubState, zone: Zone, known: Reservation, now_us: Micros) -> lis
 
 def revoke_all(hub: HubState, account: AccountId) -> list[Effect]:
     """Ask every spoke for the account's open reservations back; frees nothing by itself."""
-    open_here = [hub.reservations[rid] for rid in hub.open_of.get(account, ())]
+    return _ask_back(hub.reservations[rid] for rid in hub.open_of.get(account, ()))
+
+
+def revoke_all_of(hub: HubState, zone: Zone) -> list[Effect]:
+    """Ask one spoke for everybody's open reservations back (B5); frees nothing by itself."""
+    every = (hub.reservations[rid] for rids in hub.open_of.values() for rid in rids)
+    return _ask_back(known for known in every if known.spoke == zone.name)
+
+
+def _ask_back(open_now: Iterable[Reservation]) -> list[Effect]:
     return [
         Send(known.spoke, Family.RESERVATION, RevocationRequested(rid=known.rid))
-        for known in open_here
+        for known in open_now
         if known.closed is None
     ]

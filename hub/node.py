@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hub import credit, digests, gains, operators, positions, rebuild, rollback, watch
+from hub import breaking, credit, digests, gains, operators, positions, rebuild, rollback, watch
 from hub.state import HubPolicy, HubState
 from hub.zone import Zone
 from messaging.effects import Effect, Send, SetTimer
@@ -72,6 +72,7 @@ class Hub:
             for zone in hub.zones:
                 effects += credit.tend(hub, zone, now_us)
                 gains.tend(hub, zone, now_us)
+            effects += breaking.look(hub, now_us)
             effects += watch.look(hub, now_us)
             positions.socialise(hub)
             return effects

@@ -89,14 +89,8 @@ class Feeds:
         if 2 * len(self.said) <= policy.feeds:
             return known
         price_usd6, observed_us = agreed(policy, list(self.said.values()), now_us)
-        self._note(policy, price_usd6, now_us)
+        note(self.used, policy.twap_us, price_usd6, now_us)
         return Print(price_usd6=price_usd6, observed_us=observed_us, received_us=now_us)
-
-    def _note(self, policy: OraclePolicy, price_usd6: Usd6, now_us: Micros) -> None:
-        used, start_us = self.used, now_us - policy.twap_us
-        used.append((now_us, price_usd6))
-        while len(used) > 1 and used[1][0] <= start_us:
-            used.popleft()
 
     def doubts(self, policy: OraclePolicy, place: int, known: Print, now_us: Micros) -> set[Doubt]:
         """Return what may be wrong with the price in use; there must be one (K3 to K6)."""
@@ -106,15 +100,15 @@ class Feeds:
         if 2 * len(fresh) <= policy.feeds:
             found.add(Doubt.FEW)
         if any(
-            _off_ppm(one.print.price_usd6, price_usd6) + one.error_ppm > policy.spread_ppm
+            off_ppm(one.print.price_usd6, price_usd6) + one.error_ppm > policy.spread_ppm
             for one in fresh
         ):
             found.add(Doubt.SPREAD)
-        if _off_ppm(price_usd6, twap_usd6(policy, self.used, now_us)) > policy.twap_ppm:
+        if off_ppm(price_usd6, twap_usd6(policy.twap_us, self.used, now_us)) > policy.twap_ppm:
             found.add(Doubt.RUNAWAY)
         peg_usd6 = policy.pegs_usd6[place]
         if peg_usd6 and any(
-            _off_ppm(one.print.price_usd6, peg_usd6) > policy.peg_ppm for one in fresh
+            off_ppm(one.print.price_usd6, peg_usd6) > policy.peg_ppm for one in fresh
         ):
             found.add(Doubt.OFF_PEG)
         return found
@@ -156,9 +150,18 @@ def weight_ppm(policy: OraclePolicy, one: Said, now_us: Micros) -> Ppm:
     return Ppm(FULL - (FULL - least) * worse // FULL)
 
 
-def twap_usd6(policy: OraclePolicy, used: Sequence[tuple[Micros, Usd6]], now_us: Micros) -> Usd6:
+def note(
+    used: deque[tuple[Micros, Usd6]], twap_us: Micros, price_usd6: Usd6, now_us: Micros
+) -> None:
+    """Add a price in use to those of the last `twap_us`; the first is at or before its start."""
+    used.append((now_us, price_usd6))
+    while len(used) > 1 and used[1][0] <= now_us - twap_us:
+        used.popleft()
+
+
+def twap_usd6(twap_us: Micros, used: Sequence[tuple[Micros, Usd6]], now_us: Micros) -> Usd6:
     """Return the time-weighted mean of the prices in use over the last `twap_us` (K5)."""
-    start_us = max(now_us - policy.twap_us, used[0][0])
+    start_us = max(now_us - twap_us, used[0][0])
     if start_us >= now_us:
         return used[-1][1]
     total, end_us = 0, int(now_us)
@@ -173,6 +176,6 @@ def _is_fresh(policy: OraclePolicy, one: Said, now_us: Micros) -> bool:
     return now_us - one.print.observed_us <= policy.fresh_us
 
 
-def _off_ppm(price_usd6: Usd6, from_usd6: Usd6) -> int:
+def off_ppm(price_usd6: Usd6, from_usd6: Usd6) -> int:
     """Return how far a price is from another, a share of that, rounded up."""
     return -(-abs(price_usd6 - from_usd6) * FULL // from_usd6)

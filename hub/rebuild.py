@@ -5,7 +5,7 @@ that was under way to it or from it is lost, and credit of earlier epochs ends: 
 encumbered in full until the contract has said of each how much was used, or that it knows no more.
 """
 
-from hub import credit, rollback
+from hub import breaking, credit, rollback
 from hub.reservation import Reservation
 from hub.state import HubState
 from hub.zone import Zone
@@ -39,7 +39,7 @@ def rejoined(hub: HubState, zone: Zone, event: Rejoined) -> list[Effect]:
         zone.final_us = Micros(-1)
         zone.cut.begin_anew(event.base_seq, event.spoke_epoch)
     elif family is Family.MARGIN_STATE:
-        effects += _statuses(hub, zone)
+        effects += _statuses(hub, zone) + _breakers(hub, zone)
     else:
         effects += _commands(hub, zone)
     return effects
@@ -57,6 +57,15 @@ def _statuses(hub: HubState, zone: Zone) -> list[Effect]:
         )
         for account in hub.accounts
         if account.margin_version
+    ]
+
+
+def _breakers(hub: HubState, zone: Zone) -> list[Effect]:
+    """Say how far trading is stopped there, where that has ever changed (B5)."""
+    return [
+        Send(zone.name, Family.MARGIN_STATE, breaking.said(scope, breaker))
+        for scope, breaker in hub.breakers.items()
+        if breaker.version and (scope == zone.name or scope not in hub.zone_of)
     ]
 
 

@@ -1,17 +1,19 @@
 """Everything the hub knows; the only mutable state there is."""
 
+from collections import deque
 from collections.abc import Sequence
 
 import msgspec
 
 from hub.account import Account, SpokeView, nothing
 from hub.adl import Claim
+from hub.breakers import Breaker, BreakerPolicy
 from hub.ledger import INSURANCE, Ledger, deposit, endow
 from hub.liquidation import LiquidationPolicy
 from hub.margin.book import Book
 from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
 from hub.margin.volatility.estimate import Estimate, VolatilityPolicy, first, in_use_ppm, observed
-from hub.oracle import Feeds, OraclePolicy, Print, take
+from hub.oracle import Feeds, OraclePolicy, Print, note, take
 from hub.reservation import Reservation
 from hub.waterfall import Funds
 from hub.zone import Zone, ZonePolicy
@@ -42,6 +44,7 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
         insurance_usd6: what the insurance fund starts with.
         volatility: how margin follows the volatility of prices; if at all (rule V7).
         oracle: when several feeds are believed; None if there is one of each asset.
+        breakers: when credit and trading stop; if ever (rule B1).
     """
 
     name: NodeId
@@ -56,6 +59,7 @@ class HubPolicy(msgspec.Struct, frozen=True, kw_only=True):
     insurance_usd6: Usd6
     volatility: VolatilityPolicy | None = None
     oracle: OraclePolicy | None = None
+    breakers: BreakerPolicy | None = None
 
 
 class HubState:
@@ -66,6 +70,7 @@ class HubState:
             is one feed.
         margin: how accounts are margined at the volatility in use (rule V7).
         estimates: of that volatility, by the place of the asset.
+        breakers: by asset and by spoke; used: (hub time, price in use) that they look at.
         open_of: per account, its reservations HELD or OVERDUE, oldest first.
         unbooked: (account place, spoke place) whose report the book does not hold yet.
         look_due: something has come since the last look that calls for one.
@@ -83,6 +88,8 @@ class HubState:
         self.policy = policy
         self.margin = policy.margin
         self.estimates: dict[int, Estimate] = {}
+        self.breakers: dict[str, Breaker] = {}
+        self.used: list[deque[tuple[Micros, Usd6]]] = [deque() for _ in policy.margin.assets]
         self.places = policy.margin.index()
         self.zones = [Zone(zone, place) for place, zone in enumerate(policy.zones)]
         self.zone_of = {zone.name: zone for zone in self.zones}
@@ -157,6 +164,9 @@ class HubState:
             self.prints[place] = price
             self.look_due = True
             self.follow_volatility(place, price)
+            breakers = self.policy.breakers
+            if breakers is not None:
+                note(self.used[place], breakers.mean_us, price.price_usd6, now_us)
 
     def prices_doubted(self, now_us: Micros) -> bool:
         """Tell whether something may be wrong with a price that is known (K4)."""
@@ -166,16 +176,27 @@ class HubState:
             for place, (feeds, known) in enumerate(zip(self.feeds, self.prints, strict=True))
         )
 
+    def credit_stopped(self, zone: Zone) -> bool:
+        """Tell whether a breaker of the zone, or of any asset, stops credit there (B5).
+
+        Of any asset, for a reservation does not say what it will be used for.
+        """
+        scopes = (zone.name, *self.places)
+        return bool(self.breakers) and any(self.breakers[scope].level for scope in scopes)
+
     def follow_volatility(self, place: int, price: Print) -> None:
         """Let margin follow the volatility of an asset, after a new price of it (rule V7)."""
         policy, risk = self.policy.volatility, self.margin.assets[place]
-        if policy is None:
+        if policy is None and self.policy.breakers is None:
             return
+        measured = policy or VolatilityPolicy()
         stress, known = risk.stress_volatility_ppm / 1e6, self.estimates.get(place)
         at_us, price_usd6 = price.observed_us, price.price_usd6
         if known is None:
-            known = first(policy, at_us, price_usd6, stress)
-        self.estimates[place] = known = observed(policy, known, at_us, price_usd6, stress)
+            known = first(measured, at_us, price_usd6, stress)
+        self.estimates[place] = known = observed(measured, known, at_us, price_usd6, stress)
+        if policy is None:
+            return  # breakers alone look at it
         used_ppm = in_use_ppm(known, risk.stress_volatility_ppm)
         if used_ppm != risk.volatility_ppm:
             assets = list(self.margin.assets)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 
 from hub import reservation
+from hub.breakers import Breaker
 from hub.ledger import clearing
 from hub.margin.requirement import Reported, assess
 from hub.node import Hub
@@ -41,6 +42,7 @@ from spokes.reservation import Credit
 from spokes.reservation import State as Held
 
 SWEEP_EVENTS = 4_096
+IDLE = Breaker()
 FINAL_STATES = (
     reservation.State.RELEASED,
     reservation.State.SETTLED,
@@ -335,6 +337,11 @@ class Checker:
             within = again or reserved_usd6 <= self._capacity_usd6(message.account, now_us)
             what = f"{message.account} has {reserved_usd6:,} usd6 reserved beyond its capacity"
             self._hold("INV1", within, what, message.amount_usd6)
+            hub = self._hub
+            stops = [
+                scope for scope in (frame.to, *hub.places) if hub.breakers.get(scope, IDLE).level
+            ]
+            self._hold("INV17", again or not stops, f"credit at {frame.to} in spite of", stops)
         elif type(message) is ReservationRenewed:
             before_us = self._expires_max_us[message.rid]
             self._hold("INV5", message.expires_at_us >= before_us, "an expiry fell", message)

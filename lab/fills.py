@@ -1,12 +1,16 @@
 """What liquidations do to positions at one spoke: they reduce, to the bound and no further (INV15).
 
+And that nothing grows where a breaker lets nobody open (INV17).
+
 Kept beside one process of the spoke, from what the process itself reports.
 """
 
+from messaging.breakers import Level
 from messaging.errors import InvariantViolated
 from messaging.messages import StateReported
 from messaging.units import ONE, AccountId, Asset, LiquidationId
 from spokes.node import Spoke
+from spokes.state import SpokeState
 
 
 class Fills:
@@ -28,19 +32,24 @@ class Fills:
     def reported(self, report: StateReported) -> None:
         """Note what is held; nothing has grown while a liquidation of the account goes on.
 
+        Nor where the spoke knows that a breaker stops opening.
+
         Raises:
-            InvariantViolated: INV15.
+            InvariantViolated: INV15, INV17.
         """
         state, account = self._spoke.state, report.account
         now = {position.asset: position.qty8 for position in report.positions}
         live = any(state.orders[liq_id].command.account == account for liq_id in state.live)
         for market in state.policy.markets:
             key, after_qty8 = (account, market.asset), now.get(market.asset, 0)
+            before_qty8 = self._held.get(key, 0)
+            shrank = abs(after_qty8) <= abs(before_qty8) and after_qty8 * before_qty8 >= 0
             if live:
-                before_qty8 = self._held.get(key, 0)
-                shrank = abs(after_qty8) <= abs(before_qty8) and after_qty8 * before_qty8 >= 0
                 what = f"{account} opens under liquidation, from {before_qty8}"
                 self._hold("INV15", shrank, what, after_qty8)
+            if any(_stopped(state, scope) for scope in (market.asset, state.policy.name)):
+                what = f"{account} opens {market.asset} in spite of a breaker, from {before_qty8}"
+                self._hold("INV17", shrank, what, after_qty8)
             self._held[key] = after_qty8
 
     def check(self) -> int:
@@ -81,3 +90,9 @@ class Fills:
     def _hold(self, rule: str, holds: bool, what: str, found: int) -> None:
         if not holds:
             raise InvariantViolated(rule, f"{self._spoke.name}, {what}: found {found}")
+
+
+def _stopped(state: SpokeState, scope: str) -> bool:
+    """Tell whether the spoke knows that nobody opens there."""
+    known = state.breakers.get(scope)
+    return known is not None and known[1] >= Level.REDUCE_ONLY

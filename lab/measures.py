@@ -22,9 +22,19 @@ from msgspec.structs import replace
 from hub.ledger import DEFICIT, INSURANCE
 from hub.reservation import State
 from lab.deleveraging import Takings
-from lab.result import Lane, Liquidation, Quantiles, Reservations, Result, Sample, Story
+from lab.result import (
+    Lane,
+    Liquidation,
+    Quantiles,
+    Reservations,
+    Result,
+    Sample,
+    Story,
+    Tripped,
+)
 from lab.scenario import Scenario
 from lab.world import World
+from messaging.breakers import BreakerSet
 from messaging.effects import Effect, Send
 from messaging.envelope import Envelope
 from messaging.messages import (
@@ -68,6 +78,7 @@ class Measures:
         self._first_us: dict[LiquidationId, int] = {}
         self._takings = Takings(self._hub)
         self._settled_us: dict[str, int] = {}
+        self._breakers: dict[str, list[BreakerSet]] = {}
         self._samples: list[Sample] = []
         self._step_us = max(1, round(world.scenario.duration_h * 3.6e9) // SAMPLES)
         self.liquidations: list[Liquidation] = []
@@ -101,6 +112,10 @@ class Measures:
                 self._note_command(now_us, effect.to, effect.message)
                 if effect.message.price_usd6:
                     self._takings.ordered(effect.message)
+            elif type(effect) is Send and type(effect.message) is BreakerSet:
+                told = self._breakers.setdefault(effect.message.scope, [])
+                if not told or told[-1].version < effect.message.version:  # one for several spokes
+                    told.append(effect.message)
 
     def _note_command(self, now_us: int, spoke: NodeId, ordered: LiquidationOrdered) -> None:
         hub = self._hub
@@ -275,6 +290,7 @@ class Measures:
             },
             invariants_checked=checked,
             violations=int(status == "violated"),
+            breakers=self._tripped() if scenario.breakers is not None else None,
         )
         return Story(result, self._samples, self._settled())
 
@@ -307,6 +323,16 @@ class Measures:
             released=sum(one.state in (State.RELEASED, State.SETTLED) for one in known),
             reject_reasons=dict(sorted(reasons.items())),
         )
+
+    def _tripped(self) -> Tripped:
+        rises, falls, highest = Counter[str](), Counter[str](), 0
+        for told in self._breakers.values():
+            level = 0
+            for one in told:
+                (rises if one.level > level else falls)[one.cause.value] += 1
+                level = int(one.level)
+                highest = max(highest, level)
+        return Tripped(dict(sorted(rises.items())), dict(sorted(falls.items())), highest)
 
     def _open_shortfall_usd6(self) -> int:
         """Return negative equity by the spokes' own books at true prices, not by the hub's view."""

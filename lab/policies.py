@@ -1,9 +1,11 @@
 """The knobs of every node, from the scenario's tables."""
 
+from hub.breakers import BreakerPolicy
 from hub.liquidation import LiquidationPolicy
 from hub.margin.buffer import AssetRisk, QuantileBuffer
 from hub.margin.delay import Delay, delay
 from hub.margin.requirement import MarginPolicy
+from hub.margin.volatility.estimate import VolatilityPolicy
 from hub.oracle import OraclePolicy
 from hub.state import HubPolicy
 from hub.zone import ZonePolicy
@@ -28,6 +30,7 @@ IN_LINE, QUANTILE_IN_ORDER = 10, 0.999
 def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
     """Return the hub's knobs."""
     hub, liquidation = scenario.hub, scenario.liquidation
+    lateness_us = quantile_us(scenario.oracle.delay, QUANTILE)
     zones = tuple(
         _zone_policy(scenario, spoke, one)
         for spoke, one in zip(scenario.spokes, lanes, strict=True)
@@ -58,7 +61,8 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
         ttl_max_us=micros(scenario.reservation.ttl_s),
         insurance_usd6=usd6(hub.insurance_usd),
         volatility=scenario.volatility,
-        oracle=oracle_policy(scenario, quantile_us(scenario.oracle.delay, QUANTILE)),
+        oracle=oracle_policy(scenario, lateness_us),
+        breakers=breaker_policy(scenario, lateness_us),
     )
 
 
@@ -159,6 +163,29 @@ def oracle_policy(scenario: Scenario, lateness_us: Micros) -> OraclePolicy | Non
         twap_ppm=Ppm(oracle.twap_ppm),
         pegs_usd6=tuple(usd6(table.peg_usd) for table in scenario.assets),
         peg_ppm=Ppm(oracle.peg_ppm),
+    )
+
+
+def breaker_policy(scenario: Scenario, lateness_us: Micros) -> BreakerPolicy | None:
+    """Return when credit and trading stop; None without the table.
+
+    A price that stands still is printed anew each heartbeat, and its age says nothing until then.
+    """
+    table, oracle = scenario.breakers, scenario.oracle
+    if table is None:
+        return None
+    sound_us = micros(oracle.heartbeat_s) + lateness_us + micros(scenario.tick_s)
+    return BreakerPolicy(
+        price_age_us=Micros(max(micros(table.price_age_s), sound_us)),
+        stuck_us=Micros(sound_us + micros(table.grace_s)),
+        off_mean_ppm=Ppm(table.off_mean_ppm),
+        mean_us=micros(oracle.twap_s),
+        volatility_times=table.volatility_times,
+        volatility_floor=(scenario.volatility or VolatilityPolicy()).floor,
+        won_ppm=Ppm(table.won_ppm),
+        cascade_ppm=Ppm(table.cascade_ppm),
+        impacts_per_usd=tuple(one.impact_ppm_per_million_usd / 1e12 for one in scenario.assets),
+        looks=table.clean_looks,
     )
 
 

@@ -104,6 +104,14 @@ class Lane(msgspec.Struct, frozen=True):
     down: str
 
 
+class Tripped(msgspec.Struct, frozen=True):
+    """What breakers have done: how often each cause raised or lowered a level, and the highest."""
+
+    rises: dict[str, int]
+    falls: dict[str, int]
+    highest: int
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One run.
 
@@ -124,6 +132,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         liquidation_moved_usd6: what all closed positions got more than at the prices that the
             hub decided on; below zero, the price of being late.
         delay_us: by hop, over all liquidations that closed something.
+        breakers: None if the scenario has none.
         channel_delay_us: by direction and family, over all frames delivered.
     """
 
@@ -165,6 +174,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     channel_delay_us: dict[str, Quantiles]
     invariants_checked: int
     violations: int
+    breakers: Tripped | None = None
 
 
 def payers(result: Result) -> list[tuple[str, int]]:

@@ -48,6 +48,7 @@ class AssetTable(Table, frozen=True):
     liquidation_fee_ppm: Share = 10_000
     funding_ppm: Annotated[int, Meta(ge=-100_000, le=100_000)] = 100
     peg_usd: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    impact_ppm_per_million_usd: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
 
 
 class WindowTable(Table, frozen=True):
@@ -155,6 +156,18 @@ class OracleTable(Table, frozen=True):
     faults: tuple[FeedFaultTable, ...] = ()
 
 
+class BreakerTable(Table, frozen=True):
+    """What stops credit and trading, and for how long."""
+
+    price_age_s: Positive = 60.0
+    grace_s: NotNegative = 60.0
+    off_mean_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 500_000
+    volatility_times: Annotated[float, Meta(ge=1, le=1_000)] = 3.0
+    won_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 500_000
+    cascade_ppm: Annotated[int, Meta(gt=0, le=10_000_000)] = 700_000
+    clean_looks: Annotated[int, Meta(ge=1, le=1_000)] = 10
+
+
 class LinkTable(Table, frozen=True):
     """Faults of the links between hub and spokes."""
 
@@ -194,6 +207,7 @@ class Scenario(Table, frozen=True):
     starts_at_utc: str | None = None
     buffer: BufferChoice = SqrtTimeBuffer()
     volatility: VolatilityPolicy | None = None
+    breakers: BreakerTable | None = None
     hub: HubTable = HubTable()
     liquidation: LiquidationTable = LiquidationTable()
     reservation: ReservationTable = ReservationTable()

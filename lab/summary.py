@@ -58,6 +58,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
             f"{reservations.requested:,} requested, {reservations.granted:,} granted, "
             f"{reservations.rejected:,} rejected, {reservations.released:,} released",
         ),
+        *_breakers(result),
         ("orders", f"{result.orders:,} placed, {result.orders_refused:,} without credit"),
         (
             "events",
@@ -79,6 +80,16 @@ def _deleveraged(found: Deleveraging) -> list[tuple[str, str]]:
         f"closed, {usd(found.given_up_usd6)} given up, {usd(found.overshoot_usd6)} of it too much"
     )
     return [("deleveraged", text)]
+
+
+def _breakers(result: Result) -> list[tuple[str, str]]:
+    """Return the line on breakers, if there are any."""
+    tripped = result.breakers
+    if tripped is None:
+        return []
+    rises = ", ".join(f"{name} {count:,}" for name, count in tripped.rises.items())
+    text = f"rose on {rises}; level {tripped.highest} at most" if rises else "never tripped"
+    return [("breakers", text)]
 
 
 def _way(name: str) -> str:

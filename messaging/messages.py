@@ -11,6 +11,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from messaging.breakers import BreakerSet
 from messaging.fields import (
     ENTRIES_MAX,
     Account,
@@ -86,6 +87,7 @@ class RejectReason(StrEnum):
     TTL_INVALID = "ttl_invalid"
     PRICE_UNKNOWN = "price_unknown"
     PRICE_DOUBTED = "price_doubted"  # feeds differ, are missing, or run away (K4)
+    BREAKER = "breaker"  # of an asset or of that spoke (B5)
     ZONE_CAP = "zone_cap"
     FREE_SHORT = "free_short"
 
@@ -476,18 +478,18 @@ ReconcilingMessage: TypeAlias = DigestTold | BucketsAsked | BucketsTold | RowsAs
 LiquidationMessage: TypeAlias = (
     LiquidationOrdered | LiquidationFilled | LiquidationDone | LiquidationAcknowledged
 )
+OutsideMessage: TypeAlias = PricePublished | MarketMoved | OrderPlaced
 Message: TypeAlias = (
     ReservationMessage
     | ReconcilingMessage
     | StateReported
     | MarginSet
+    | BreakerSet
     | LiquidationMessage
     | Watermark
     | ChainReorganised
     | ChannelRebuilt
-    | PricePublished
-    | MarketMoved
-    | OrderPlaced
+    | OutsideMessage
     | SpokeHalted
     | SpokeResumed
     | HaltOrdered

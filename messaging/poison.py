@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from messaging.breakers import BreakerSet
 from messaging.codec import decode_frame
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
@@ -109,7 +110,7 @@ TO_SPOKE: dict[Family, frozenset[type]] = {
             KeyRotated,
         )
     ),
-    Family.MARGIN_STATE: frozenset((MarginSet, ChannelRebuilt, KeyRotated)),
+    Family.MARGIN_STATE: frozenset((MarginSet, BreakerSet, ChannelRebuilt, KeyRotated)),
     Family.LIQUIDATION: frozenset(
         (LiquidationOrdered, LiquidationAcknowledged, ChannelRebuilt, KeyRotated)
     ),

@@ -7,6 +7,7 @@ Lost is what only the process knew: channels, orders that wait, requests without
 
 import msgspec
 
+from messaging.breakers import Level
 from messaging.effects import Effect, Send
 from messaging.messages import (
     CloseReason,
@@ -26,7 +27,7 @@ from spokes.undo import Fact, Retold, Told
 from spokes.venue import Trader
 
 
-class Contract(msgspec.Struct, frozen=True, kw_only=True):
+class Contract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The state of a spoke's chain.
 
     Attributes:
@@ -34,6 +35,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         credits: rights, and tombstones of those that were given up.
         orders: commands taken, ended ones too, until the hub has acknowledged their end.
         status: what each account may do, and the version that said so.
+        breakers: how far an asset or the spoke is stopped, and the version that said so.
         facts: what lost blocks would undo, oldest first, each with its block.
         reorgs: how often blocks have been lost.
     """
@@ -48,6 +50,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     halted: bool
     facts: tuple[tuple[Height, Fact], ...]
     reorgs: int
+    breakers: tuple[tuple[str, int, Level], ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(Contract)
@@ -69,6 +72,7 @@ def read(spoke: SpokeState) -> bytes:
         halted=spoke.halted,
         facts=tuple(one for one in undo if not isinstance(one[1], Told | Retold)),
         reorgs=spoke.reorgs,
+        breakers=tuple((scope, *stopped) for scope, stopped in spoke.breakers.items()),
     )
     return msgspec.msgpack.encode(contract)
 
@@ -81,6 +85,7 @@ def restore(spoke: SpokeState, event: Rebuilt, now_us: Micros) -> None:
     spoke.orders = {order.command.liq_id: order for order in contract.orders}
     spoke.live = {liq_id: None for liq_id, order in spoke.orders.items() if order.done is None}
     spoke.status = {account: (version, status) for account, version, status in contract.status}
+    spoke.breakers = {scope: (version, level) for scope, version, level in contract.breakers}
     spoke.prices_usd6, spoke.depth_ppm = contract.prices_usd6, contract.depth_ppm
     spoke.halted, spoke.reorgs = contract.halted, contract.reorgs
     if spoke.undo is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from messaging.breakers import BreakerSet
 from messaging.effects import Effect, Refused, Send, SetTimer
 from messaging.envelope import Envelope
 from messaging.messages import (
@@ -112,6 +113,9 @@ class Spoke:
             case MarginSet() as told:
                 if told.margin_version > spoke.status.get(told.account, (0, None))[0]:
                     spoke.status[told.account] = (told.margin_version, told.status)
+            case BreakerSet() as told:
+                if told.version > spoke.breakers.get(told.scope, (0, None))[0]:
+                    spoke.breakers[told.scope] = (told.version, told.level)
             case ReservationGranted() as grant:
                 return self._granted(now_us, grant, chain_us)
             case ReservationRejected(rid=rid):

@@ -4,9 +4,10 @@ import heapq
 
 import msgspec
 
+from messaging.breakers import Level
 from messaging.effects import Effect
 from messaging.messages import CloseReason, MarginStatus, ReservationRequested
-from messaging.units import AccountId, Micros, Qty8, ReservationId, Usd6, ratio_up, value_up
+from messaging.units import AccountId, Asset, Micros, Qty8, ReservationId, Usd6, ratio_up, value_up
 from spokes import reservation, venue
 from spokes.reservation import Credit
 from spokes.state import SpokeState, Waiting
@@ -29,17 +30,20 @@ def execute(spoke: SpokeState, waiting: Waiting, now_us: Micros) -> list[Effect]
     opening_qty8 = 0 if order.close_ppm else wanted_qty8 - reducing_qty8
     if opening_qty8 == 0:
         return []
-    if not may_open(spoke, order.account):
+    if not may_open(spoke, order.account, order.asset):
         spoke.refused += 1
         return []
     rest = msgspec.structs.replace(order, qty8=opening_qty8)
     return _open(spoke, Waiting(rest, waiting.placed_us), market, opening_qty8, now_us)
 
 
-def may_open(spoke: SpokeState, account: AccountId) -> bool:
-    """Tell whether the hub lets the account raise its risk here (P66, P79)."""
+def may_open(spoke: SpokeState, account: AccountId, asset: Asset) -> bool:
+    """Tell whether the hub lets the account raise its risk in the asset here (P66, P79, B5)."""
     if spoke.halted or spoke.doubts:
         return False
+    for scope in (asset, spoke.policy.name):
+        if spoke.breakers.get(scope, (0, Level.OPEN))[1] >= Level.REDUCE_ONLY:
+            return False
     if spoke.status.get(account, (0, MarginStatus.OPEN))[1] != MarginStatus.OPEN:
         return False
     return all(spoke.orders[liq_id].command.account != account for liq_id in spoke.live)

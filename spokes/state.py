@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from messaging.breakers import Level
 from messaging.effects import Effect, Send
 from messaging.messages import (
     BucketsTold,
@@ -109,7 +110,8 @@ class SpokeState:
         for_credit: the order that waits for a reservation.
         revoked: reservations to give back in the next block.
         orders: liquidations not yet forgotten; live: those still going on.
-        status: what the hub lets an account do, with the version that said so.
+        status: what the hub lets an account do, with the version that said so; breakers: how far
+            it has stopped an asset or this spoke, likewise (B5).
         touched: accounts to report in this block.
         prices_usd6, depth_ppm: the venue's market, from the scenario's first tick on.
         halted: the hub has stopped this spoke. doubts: the hub has contradicted itself.
@@ -140,6 +142,7 @@ class SpokeState:
         self.orders: dict[LiquidationId, Order] = {}
         self.live: dict[LiquidationId, None] = {}
         self.status: dict[AccountId, tuple[int, MarginStatus]] = {}
+        self.breakers: dict[str, tuple[int, Level]] = {}
         self.touched: dict[AccountId, None] = {}
         self.prices_usd6: Sequence[Usd6] = ()
         self.depth_ppm = Ppm(1_000_000)

@@ -8,16 +8,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from hub.margin.boxes import MOST, SECONDS, Boxes
 from hub.margin.requirement import Conditions, MarginPolicy, Reported, gain_cap_usd6
 from messaging.messages import MarginStatus
-from messaging.units import ONE, Asset, Ppm, Qty8
+from messaging.units import ONE, Asset, Ppm, Qty8, Usd6
 
 Floats = NDArray[np.float64]
 HAIR_USD6 = 1_000.0  # a tenth of a cent, far above what float64 loses on any real account
+PROBE = 0.01  # share of a price by which it is moved to see who would go with it (B6)
 CHUNK = 4_096  # accounts in one pass, so that its arrays stay in the processor's cache
 NOW_S = 1e-9  # stands for an age of zero where one divides by it
 
@@ -199,6 +201,40 @@ class Book:
             tau_s=tau_s,
             ratio=ratio,
         )
+
+    def pressure(
+        self, conditions: Conditions, asset: int, target_extra_ppm: Ppm, cost_ppm: Ppm
+    ) -> float:
+        """Return what liquidations add to a move of an asset's price (B6).
+
+        That is what they would sell into a fall, or buy into a rise, whichever is more, at today's
+        price and for each unit of log price [USD]; sizes by L5, dust left aside.
+        """
+        price_usd6, sold = conditions.prices_usd6[asset], []
+        for move in (-PROBE, 0.0, PROBE):
+            prices = list(conditions.prices_usd6)
+            prices[asset] = Usd6(round(price_usd6 * (1.0 + move)))
+            moved = msgspec.structs.replace(conditions, prices_usd6=prices)
+            sold.append(self._sold_qty8(moved, asset, target_extra_ppm / 1e6, cost_ppm / 1e6))
+        into_fall = (sold[0] - sold[1]) / -math.log1p(-PROBE)
+        into_rise = (sold[1] - sold[2]) / math.log1p(PROBE)
+        return max(0.0, into_fall, into_rise) * (price_usd6 / 1e6 / ONE)
+
+    def _sold_qty8(self, conditions: Conditions, asset: int, extra: float, cost: float) -> float:
+        """Return how much of an asset liquidations would sell on balance, by L5."""
+        sold_qty8 = 0.0
+        for start in range(0, len(self._cash_usd6), CHUNK):
+            some = np.arange(start, min(start + CHUNK, len(self._cash_usd6)))
+            found = self._stand(conditions, some)
+            equity, cost_usd6 = found.equity, cost * found.gross
+            aim_usd6 = found.maintenance + extra * found.gross
+            below = (equity < found.maintenance) & (found.gross > 0.0) & (self._code[some] != DONE)
+            closed = np.ones(len(some))
+            part = below & (equity > cost_usd6)
+            np.divide(aim_usd6 - equity, aim_usd6 - cost_usd6, out=closed, where=part)
+            held_qty8 = self._table[self._assets + asset][:, some].sum(axis=0)
+            sold_qty8 += float((held_qty8 * closed)[below].sum())
+        return sold_qty8
 
     def proposed(self, conditions: Conditions) -> list[int]:
         """Return the places of accounts whose status may have to change, in order.

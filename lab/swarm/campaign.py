@@ -72,6 +72,9 @@ REQUIRED = (
     *("LiquidationOrdered", "LiquidationDone: done", "LiquidationDone: expired"),
     "LiquidationDone: nothing_to_do",
     *("MarginSet: reduce_only", "MarginSet: frozen", "MarginSet: open"),
+    *("BreakerSet: price_old", "BreakerSet: feed_stuck", "BreakerSet: off_mean"),
+    *("BreakerSet: cascade", "BreakerSet: zone_won", "BreakerSet: clear"),
+    "ReservationRejected: breaker",
     "DigestTold",
     *(f"lied: {lie}" for lie in Lie),  # F10
     *("SpokeHalted: finality_violated", "SpokeHalted: used_after_close"),

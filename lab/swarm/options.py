@@ -38,6 +38,7 @@ FUNDS_USD = (0.0, 100.0, 2_000.0)  # of a spoke
 REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
 ALL_AT_ONCE = 10  # one seed in so many has every fault on
 LONGER = 5  # times as long as others runs one seed in ten: what waits for patience is late
+BREAKERS = 0.3  # share of the seeds that have them
 LIARS = 0.12  # share of the seeds in which a spoke lies
 
 
@@ -165,8 +166,9 @@ def scenario_of(options: Options) -> Scenario:
         "tick_s": max(10.0, options.safety_s / 100),
         "latency": {"kind": "constant", "value_s": options.way_s},
         "prices": _prices(options, losses, names),
-        "assets": [{"name": name} for name in names],
+        "assets": [{"name": name, **_impact(options)} for name in names],
         "spokes": spokes,
+        **_breakers(options),
         "reservation": {
             "ttl_s": options.ttl_s,
             "patience_s": options.ttl_s,
@@ -214,6 +216,30 @@ def _prices(options: Options, losses: Draws, names: Sequence[str]) -> dict[str, 
         for name, price_usd in zip(names, (60_000, 3_000), strict=False)
     }
     return {"kind": "gbm", "correlation": 0.5, "assets": assets}
+
+
+def _breakers(options: Options) -> dict[str, Any]:
+    """Return breakers that trip easily, in some seeds (B1)."""
+    draws = Draws(options.seed, "world/breakers")
+    if not draws.chance(BREAKERS):
+        return {}
+    table = {
+        "grace_s": draws.log_uniform(1.0, 60.0),
+        "off_mean_ppm": draws.whole(1_000, 100_000),
+        "volatility_times": draws.log_uniform(1.0, 4.0),
+        "won_ppm": round(draws.log_uniform(1, 500_000)),
+        "cascade_ppm": round(draws.log_uniform(100, 700_000)),
+        "clean_looks": draws.choice([1, 3, 10]),
+    }
+    return {"breakers": table}
+
+
+def _impact(options: Options) -> dict[str, float]:
+    """Return what a sale would move prices by, where breakers look at it (B6)."""
+    if not _breakers(options):
+        return {}
+    impact = Draws(options.seed, "world/impact").choice([0.0, 1_000.0, 100_000.0])
+    return {"impact_ppm_per_million_usd": impact}
 
 
 def _digest_s(options: Options) -> float:

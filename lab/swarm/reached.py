@@ -235,9 +235,9 @@ def _frame(data: bytes) -> Envelope:
 
 
 def spoken(message: Message) -> str:
-    """Name a message, with its reason or status if it has one."""
+    """Name a message, with its reason, status or cause if it has one."""
     kind = type(message)
-    for field in ("reason", "status"):
+    for field in ("reason", "status", "cause"):
         if field in message.__struct_fields__:
             return f"{kind.__name__}: {getattr(message, field)}"
     _PLAIN[kind] = kind.__name__

@@ -189,8 +189,8 @@ def cascade_command(
 ) -> None:
     """Let liquidations move the price: a shock becomes shock / (1 - R), and runs away at R >= 1.
 
-    2,000 accounts whose triggers are evenly spaced, on the hub's own margin book. Exit code 4:
-    more than 2 % from the formula.
+    2,000 accounts whose triggers are evenly spaced, on the hub's own margin book; then only those
+    that open before the breaker stops credit. Exit code 4: more than 2 % from the formula.
     """
     rows = [fall(one, shock_usd) for one in ratio or RATIOS]
     if json:
@@ -207,5 +207,15 @@ def _fallen(row: Cascade) -> str:
     return (
         f"R {row.ratio:4.2f}  shock {row.shock_usd:7,.1f}  fell {row.drop_usd:9,.1f}"
         f"  formula {formula}  {row.liquidated:5,} of {row.accounts:,} liquidated"
-        f" in {row.rounds} rounds"
+        f" in {row.rounds} rounds\n        {_guarded(row)}"
+    )
+
+
+def _guarded(row: Cascade) -> str:
+    measured = f"measured R {row.measured_ratio:5.3f}"
+    if row.stopped_at is None:
+        return f"{measured}, breaker never trips"
+    return (
+        f"{measured}, breaker trips at {row.stopped_at:,} open: fell {row.guarded_drop_usd:,.1f},"
+        f" {row.liquidated - row.guarded_liquidated:,} fewer liquidated"
     )

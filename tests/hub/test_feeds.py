@@ -117,7 +117,7 @@ def test_the_mean_price_is_that_of_the_last_minutes(
     ]
     expected = sum(seconds) // len(seconds) if seconds else used[-1][1]
 
-    assert twap_usd6(POLICY, used, now_us) == expected
+    assert twap_usd6(300 * S, used, now_us) == expected
 
 
 def desk(**changed: object) -> Desk:

@@ -1,5 +1,6 @@
 """What outlives a spoke's memory, and what it says when it comes back (P22, P23, P61)."""
 
+from messaging.breakers import Level
 from messaging.messages import (
     CloseReason,
     Family,
@@ -16,7 +17,7 @@ from messaging.units import HUB, ONE
 from spokes import contract
 from spokes.reservation import State
 from tests.spokes.test_closing import command
-from tests.spokes.test_orders import Bench, S, only
+from tests.spokes.test_orders import Bench, S, only, stop
 from tests.spokes.test_spoke_node import active
 
 EPOCH = 2
@@ -48,6 +49,18 @@ def test_positions_outlive_the_memory_and_rights_do_not() -> None:
         before.state.credits[asked.rid].used_usd6,
     )
     assert after.state.active_count == len(after.state.rows) == 0
+
+
+def test_what_a_breaker_stops_stays_stopped_without_memory() -> None:
+    before, _ = active()
+    assert b"breakers" not in contract.read(before.state)  # as ever, where there are none
+    stop(before, "BTC", Level.REDUCE_ONLY, 4)
+    after = rebuilt(before)
+    assert only(after.order(ONE), ReservationRequested) == []
+    stop(after, "BTC", Level.OPEN, 3)  # from before
+    assert only(after.order(ONE), ReservationRequested) == []
+    stop(after, "BTC", Level.OPEN, 5)
+    assert len(only(after.order(ONE), ReservationRequested)) == 1
 
 
 def test_used_credit_is_told_only_when_the_epoch_is_final_and_a_last_word_follows() -> None:

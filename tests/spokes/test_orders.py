@@ -4,6 +4,7 @@ import heapq
 
 import pytest
 
+from messaging.breakers import BreakerSet, Cause, Level
 from messaging.effects import Effect, Forked, Send
 from messaging.envelope import Envelope
 from messaging.messages import (
@@ -187,7 +188,7 @@ def test_what_is_hardly_worth_keeping_is_given_back() -> None:
     ("close_ppm", "left"), [(250_000, 75), (1_000_000, 0), (2_000_000, 0), (0, 40)]
 )
 @pytest.mark.parametrize("side", [1, -1])
-@pytest.mark.parametrize("barred", ["", "frozen", "called", "halted"])
+@pytest.mark.parametrize("barred", ["", "frozen", "called", "halted", "asset", "spoke"])
 def test_reducing_needs_no_credit_and_no_leave(
     close_ppm: int, left: int, side: int, barred: str
 ) -> None:
@@ -204,13 +205,15 @@ def bar(bench: Bench, how: str) -> None:
     if how == "halted":
         halted = SpokeHalted(spoke="base", reason=HaltReason.BROKEN_CLAIM)
         bench.give(halted, Family.CONTROL)
+    elif how in ("asset", "spoke"):
+        stop(bench, "BTC" if how == "asset" else "base", Level.REDUCE_ONLY, 1)
     elif how:
         status = MarginStatus.FROZEN if how == "frozen" else MarginStatus.REDUCE_ONLY
         told = MarginSet(account="ann", margin_version=1, status=status)
         bench.give(told, Family.MARGIN_STATE)
 
 
-@pytest.mark.parametrize("barred", ["frozen", "called", "halted"])
+@pytest.mark.parametrize("barred", ["frozen", "called", "halted", "asset", "spoke"])
 @pytest.mark.parametrize("when", ["before", "while it waits"])
 def test_who_may_not_open_does_not_even_with_credit(barred: str, when: str) -> None:
     bench = Bench()
@@ -224,6 +227,23 @@ def test_who_may_not_open_does_not_even_with_credit(barred: str, when: str) -> N
         assert only(bench.run(), CreditUsed) == []
 
     assert (bench.held(), bench.state.refused) == (0, 1)
+
+
+def stop(bench: Bench, scope: str, level: Level, version: int) -> None:
+    told = BreakerSet(scope=scope, level=level, cause=Cause.CASCADE, version=version)
+    bench.give(told, Family.MARGIN_STATE)
+
+
+def test_the_latest_word_on_a_breaker_holds_and_no_credit_is_no_matter_of_the_spoke() -> None:
+    bench = Bench()
+    stop(bench, "BTC", Level.FROZEN, 2)
+    stop(bench, "BTC", Level.OPEN, 1)  # overtaken
+    stop(bench, "ETH", Level.OPEN, 3)
+    assert bench.order(ONE) == []
+    stop(bench, "BTC", Level.NO_CREDIT, 3)
+    stop(bench, "BTC", Level.FROZEN, 2)  # repeated
+    stop(bench, "ETH", Level.FROZEN, 4)
+    assert len(only(bench.order(ONE), ReservationRequested)) == 1
 
 
 @pytest.mark.parametrize("side", [1, -1])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from messaging.breakers import Level
 from messaging.messages import (
     CloseReason,
     CreditUsed,
@@ -18,7 +19,7 @@ from messaging.units import ONE, Micros
 from spokes.chain import Chain, Reorg
 from spokes.reservation import State
 from tests.spokes.test_closing import command
-from tests.spokes.test_orders import POLICY, Bench, S, only
+from tests.spokes.test_orders import POLICY, Bench, S, only, stop
 
 FINAL = 60 * S
 
@@ -32,6 +33,16 @@ def bench(*reorgs: tuple[int, int], final_us: int = FINAL) -> Bench:
         reorgs=tuple(Reorg(at_us=Micros(at_us), depth=depth) for at_us, depth in reorgs),
     )
     return Bench(msgspec.structs.replace(POLICY, chain=chain, digest_us=Micros(0)))
+
+
+def test_what_a_breaker_stops_is_no_fact_of_a_block() -> None:
+    one = bench((5 * S + 7, 4))
+    one.run(S)
+    stop(one, "BTC", Level.REDUCE_ONLY, 1)
+    one.run(8 * S)
+    assert len(one.forks) == 1
+    assert only(one.order(100 * ONE), ReservationRequested) == []
+    assert one.state.refused == 1
 
 
 def test_an_order_in_a_lost_block_is_carried_out_again_once() -> None:

@@ -252,10 +252,10 @@ def test_a_spoke_that_is_resumed_opens_again_unless_it_doubts_the_hub() -> None:
     frame = (HUB, spoke.name, Family.RESERVATION, 1, 0, 0, 0, 0)
     halted = SpokeHalted(spoke=spoke.name, reason=HaltReason.WATCHDOG)
     spoke.handle(bench.now_us, Envelope(*frame, halted))
-    assert not may_open(spoke.state, "ann")
+    assert not may_open(spoke.state, "ann", "BTC")
     spoke.handle(bench.now_us, Contradicted(HUB, b"", b""))
     spoke.handle(bench.now_us, Envelope(*frame, SpokeResumed(spoke=spoke.name)))
-    assert not may_open(spoke.state, "ann")
+    assert not may_open(spoke.state, "ann", "BTC")
 
     def order(verb: Verb, target: Target) -> list[Effect]:
         given = OperatorOrdered(order_id=bytes(8), verb=verb, target=target, reason="a test")
@@ -267,6 +267,6 @@ def test_a_spoke_that_is_resumed_opens_again_unless_it_doubts_the_hub() -> None:
     assert isinstance(refused, Refused)
     assert refused.why.endswith("found revoke, which is the hub's")
     assert order(Verb.RESUME, PeerNamed(peer=HUB)) == []
-    assert may_open(spoke.state, "ann")
+    assert may_open(spoke.state, "ann", "BTC")
     (refused,) = order(Verb.RESUME, PeerNamed(peer=HUB))
     assert isinstance(refused, Refused)

@@ -1,6 +1,6 @@
 """One real violation of each rule of docs/invariants.md, in a running world.
 
-INV1 to INV16 are planted by replacing one function for the time of some swarm seeds; E1 to E5 by
+INV1 to INV17 are planted by replacing one function for the time of some swarm seeds; E1 to E5 by
 harming a world that has come to rest. What the checks then say must name the rule.
 """
 
@@ -12,14 +12,16 @@ import msgspec
 import hub.credit
 import hub.state
 import spokes.closing
+from hub.state import HubState
 from hub.zone import Zone
 from lab.plants import PLANTS
 from lab.swarm.keyed import KeyedVerifier
 from lab.swarm.options import FAULTS, draw
 from lab.swarm.trial import Trial
+from messaging.breakers import Level
 from messaging.errors import InvariantViolated
 from messaging.messages import CreditUsed
-from messaging.units import Height, Micros
+from messaging.units import AccountId, Height, Micros
 from spokes.state import SpokeState
 from tests.mutants.mutants import MUTANTS, Mutant, applied
 from tests.swarm.resting import BROKEN, World
@@ -27,7 +29,7 @@ from tests.swarm.resting import BROKEN, World
 # What no seed can break yet, for the simulator does not have it. Not a list of exceptions: what
 # comes to exist goes from here into `PLANTED`.
 MISSING: Mapping[str, str] = {}
-RULES = (*(f"INV{number}" for number in range(1, 17)), *(f"E{number}" for number in range(1, 6)))
+RULES = (*(f"INV{number}" for number in range(1, 18)), *(f"E{number}" for number in range(1, 6)))
 MINUTES = 2.0
 SEEDS = 60
 ALL = dict.fromkeys(FAULTS, 0.8)
@@ -77,20 +79,41 @@ def _grows(finish: Any) -> Any:
 
     def spoiled(state: SpokeState, now_us: Micros) -> Any:
         for liq_id in state.live:
-            trader = state.trader(state.orders[liq_id].command.account)
-            twice = tuple(
-                (asset, held._replace(qty8=2 * held.qty8, cost_usd6=2 * held.cost_usd6))
-                for asset, held in trader.holdings
-            )
-            state.keep_trader(msgspec.structs.replace(trader, holdings=twice))
+            _double(state, state.orders[liq_id].command.account)
         return finish(state, now_us)
 
     return spoiled
 
 
+def _opened_on(finish: Any) -> Any:
+    """Let positions grow while a breaker lets nobody open."""
+
+    def spoiled(state: SpokeState, now_us: Micros) -> Any:
+        if any(level >= Level.REDUCE_ONLY for _, level in state.breakers.values()):
+            for account in list(state.traders):
+                _double(state, account)
+        return finish(state, now_us)
+
+    return spoiled
+
+
+def _double(state: SpokeState, account: AccountId) -> None:
+    trader = state.trader(account)
+    twice = tuple(
+        (asset, held._replace(qty8=2 * held.qty8, cost_usd6=2 * held.cost_usd6))
+        for asset, held in trader.holdings
+    )
+    state.keep_trader(msgspec.structs.replace(trader, holdings=twice))
+
+
 def _nodded_through(_: Any) -> Any:
     """Look at the key that a frame names, and not at its signature."""
     return lambda self, sealed, digest, sender: None
+
+
+def _granted_on(_: Any) -> Any:
+    """Grant credit whatever breakers say."""
+    return lambda self, zone: False
 
 
 def _new(where: Any, name: str, spoil: Any) -> Mutant:
@@ -129,9 +152,13 @@ PLANTED: Mapping[str, Mapping[str, Planted]] = {
             _new(KeyedVerifier, "_verify", _nodded_through), {"forge": 1.0}, seed=1
         )
     },
+    "INV17": {
+        "granted_on": Planted(_new(HubState, "credit_stopped", _granted_on)),
+        "opened_on": Planted(_new(spokes.closing, "finish", _opened_on)),
+    },
     **{
         rule: {name: Planted() for name, (broken, _) in BROKEN.items() if broken == rule}
-        for rule in RULES[16:]
+        for rule in RULES[17:]
     },
 }
 
