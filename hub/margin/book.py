@@ -55,8 +55,8 @@ class Pass(NamedTuple):
     """How some accounts stand, and what that is made of [usd6, s].
 
     By account: equity, maintenance, gross notional, gains that count before their share is taken.
-    By asset and account: scans. By asset, spoke and account: size of legs as reported, and as
-    bounded; unwind, age, and range as a ratio of the latter.
+    By asset and account: scans, and whether legs are on both sides. By asset, spoke and account:
+    size of legs as reported, and as bounded; unwind, age, and range as a ratio of the latter.
     """
 
     equity: Floats
@@ -65,6 +65,7 @@ class Pass(NamedTuple):
     exposure: Floats
     gains: Floats
     scans: Floats
+    hedged: NDArray[np.bool_]
     size: Floats
     unwind_s: Floats
     tau_s: Floats
@@ -189,6 +190,10 @@ class Book:
             ratio[asset] = self._policy.buffer.range_fraction(risk, tau_s[asset], np.sqrt)
         charges *= ratio
         scans = np.abs(charges.sum(axis=1))
+        hedged = (charges.max(axis=1) > 0.0) & (charges.min(axis=1) < 0.0)
+        if hedged.any():
+            asset_of, place_of = hedged.nonzero()
+            scans[hedged] = _hedged(charges[asset_of, :, place_of], ratio[asset_of, :, place_of])
         return Pass(
             equity=self._cash_usd6[places] + recognised.sum(axis=0),
             maintenance=scans.sum(axis=0),
@@ -196,6 +201,7 @@ class Book:
             exposure=np.abs(values),
             gains=gains.sum(axis=0),
             scans=scans,
+            hedged=hedged,
             size=size,
             unwind_s=unwind_s,
             tau_s=tau_s,
@@ -264,6 +270,10 @@ class Book:
         slope = (found.ratio - self._youngest) / np.maximum(found.tau_s, NOW_S)
         slope *= (found.unwind_s + SECONDS) * (1.0 + MOST)
         slope += found.ratio
+        if found.hedged.any():  # what one leg wins may go with the range of another
+            asset_of, place_of = found.hedged.nonzero()
+            steepest = slope[asset_of, :, place_of].max(axis=1, keepdims=True)
+            slope[asset_of, :, place_of] = steepest
         slope *= found.size * (self._highest + 1e-9)
         slope += found.exposure
 
@@ -286,3 +296,14 @@ class Book:
 def _by_asset(figures: Iterable[float]) -> Floats:
     """Return an array of shape (assets, 1, 1), to go with spokes and accounts."""
     return np.array([float(figure) for figure in figures])[:, None, None]
+
+
+def _hedged(charges: Floats, ratio: Floats) -> Floats:
+    """Return the scans of legs on both sides, by row; see `fall_and_rise` (rule M3)."""
+    costs = []
+    for side in (1.0, -1.0):
+        losing, winning = np.maximum(side * charges, 0.0), np.maximum(-side * charges, 0.0)
+        least = np.where(losing > 0.0, ratio, np.inf).min(axis=1, keepdims=True)
+        costs.append(losing.sum(axis=1) - (winning * np.minimum(least / ratio, 1.0)).sum(axis=1))
+    found: Floats = np.maximum(*costs)
+    return found

@@ -108,8 +108,8 @@ def assess(
     """Return an account's equity and requirements.
 
         equity = cash + sum over spokes of recognised P&L
-        MM     = sum over assets of |sum over spokes of notional * R(tau)|     rounded up
-        IM     = MM * (base IM / base MM), asset by asset                      rounded up
+        MM     = sum over assets of the dearer of fall and rise (`fall_and_rise`)   rounded up
+        IM     = MM * (base IM / base MM), asset by asset                           rounded up
 
     [usd6]. A hedge across two spokes nets, but keeps a charge for the difference of their
     ages. Source: docs/margin.md, rules M1 to M6.
@@ -124,7 +124,7 @@ def assess(
             to; equity counts the position as reported, requirements count it as bounded (L7).
     """
     equity_usd6, notional_usd6 = cash_usd6, 0
-    charge = [0] * len(policy.assets)  # signed notional times ratio, usd6 * ppm
+    legs: list[list[tuple[int, Ppm]]] = [[] for _ in policy.assets]
     for spoke, report in enumerate(reports):
         pnl_usd6 = report.unsettled_usd6
         held = []
@@ -143,13 +143,13 @@ def assess(
             risk = policy.assets[place]
             unwind_s = size_usd6 / risk.unwind_usd6_per_s
             ratio = range_ppm(policy.buffer, risk, conditions.tau_s[spoke][place] + unwind_s / 3.0)
-            charge[place] += ratio * (size_usd6 if position.qty8 > 0 else -size_usd6)
+            legs[place].append((size_usd6 if position.qty8 > 0 else -size_usd6, ratio))
         equity_usd6 += recognised_usd6(policy, pnl_usd6, held, conditions.gain_share_ppm[spoke])
 
     maintenance_usd6 = initial_usd6 = 0
-    for risk, signed in zip(policy.assets, charge, strict=True):
-        if signed:
-            scan_usd6 = -(-abs(signed) // 1_000_000)
+    for risk, held_legs in zip(policy.assets, legs, strict=True):
+        if held_legs:
+            scan_usd6 = -(-max(fall_and_rise(held_legs)) // 1_000_000)
             maintenance_usd6 += scan_usd6
             initial_usd6 += -(-scan_usd6 * risk.initial_margin_ppm // risk.maintenance_margin_ppm)
     return Assessment(
@@ -158,3 +158,20 @@ def assess(
         initial_usd6=initial_usd6,
         notional_usd6=notional_usd6,
     )
+
+
+def fall_and_rise(legs: Sequence[tuple[int, Ppm]]) -> tuple[int, int]:
+    """Return what a fall and a rise by its range cost the legs of one asset [usd6 * ppm].
+
+    Each leg is its signed size [usd6] and its range. What legs win counts at no larger range than
+    any that loses: a hedge is not worth more for being older (rule M3). Below zero: won.
+    """
+    longs = [(size_usd6, ratio) for size_usd6, ratio in legs if size_usd6 > 0]
+    shorts = [(-size_usd6, ratio) for size_usd6, ratio in legs if size_usd6 < 0]
+    return _cost(longs, shorts), _cost(shorts, longs)
+
+
+def _cost(losing: Sequence[tuple[int, Ppm]], winning: Sequence[tuple[int, Ppm]]) -> int:
+    least = min((ratio for _, ratio in losing), default=None)
+    won = sum(size * (ratio if least is None else min(ratio, least)) for size, ratio in winning)
+    return sum(size * ratio for size, ratio in losing) - won

@@ -172,6 +172,20 @@ def test_a_hedge_of_one_age_needs_nothing_and_of_two_ages_something() -> None:
     assert standing(known(100 * USD, 1, ages_s=(0, 900)), *legs).maintenance_usd6 > 0
 
 
+@given(quantities, st.integers(1, ONE), prices, ages, ages)
+def test_a_hedge_never_counts_for_more_than_it_hedges(
+    qty8: int, share8: int, price_usd6: int, age_s: float, hedge_age_s: float
+) -> None:
+    """However old it is: whoever delays what his hedge reports must not gain by it."""
+    hedge8 = -qty8 * share8 // ONE
+    legs = state(("BTC", qty8, 0)), state(("BTC", hedge8, 0)) if hedge8 else EMPTY
+    left = state(("BTC", qty8 + hedge8, 0)) if qty8 + hedge8 else EMPTY
+    hedged = standing(known(price_usd6, 1, ages_s=(age_s, hedge_age_s)), *legs)
+    net = standing(known(price_usd6, 1, ages_s=(age_s,)), left)
+
+    assert hedged.maintenance_usd6 >= net.maintenance_usd6 - 4  # sizes round up leg by leg
+
+
 @given(quantities, quantities, prices, prices)
 def test_there_is_no_credit_between_assets(btc8: int, sol8: int, btc: int, sol: int) -> None:
     conditions = known(btc, sol, ages_s=(9.0,))

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from hub.margin.buffer import range_ppm
+from hub.margin.requirement import fall_and_rise
 from hub.margin.scan import values
 from hub.margin.scan.legs import Leg, Market, OptionRisk, ScanPolicy
 from messaging.units import ONE, Ppm, Usd6, ratio_up, value_up
@@ -87,11 +88,13 @@ def require(
         for leg, size in zip(legs, sizes_usd6, strict=True)
     ]
     ratios = [reach_ppm(policy, place, age_s, linear=linear) for age_s in tau_s]
-    charge = sum(
-        ratio * size * (1 if leg.qty8 > 0 else -1)
+    bare = [
+        (size if leg.qty8 > 0 else -size, ratio)
         for leg, size, ratio in zip(legs, sizes_usd6, ratios, strict=True)
         if leg.series is None
-    )
+    ]
+    fall = sum(size * ratio for size, ratio in bare)
+    fall, rise = fall_and_rise(bare) if linear else (fall, -fall)
     optional = [index for index, leg in enumerate(legs) if leg.series is not None]
     worth, basis_usd6 = [0] * len(policy.grid.scenarios), 0
     if optional:
@@ -100,7 +103,9 @@ def require(
         ages_s = [tau_s[index] for index in optional]
         worth, basis_usd6 = _revalue(policy, extra, price_usd6, held, reach, ages_s)
     pnl_usd6 = tuple(
-        (charge * one.move_ppm + value * WHOLE**2) * one.share_ppm // WHOLE**3
+        ((fall if one.move_ppm < 0 else -rise) * one.move_ppm + value * WHOLE**2)
+        * one.share_ppm
+        // WHOLE**3
         for one, value in zip(policy.grid.scenarios, worth, strict=True)
     )
     scan_usd6 = max(0, -min(*pnl_usd6, basis_usd6))

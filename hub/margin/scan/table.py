@@ -41,12 +41,16 @@ class RiskArrays(NamedTuple):
             expiry that can only be worth something (O6). Shape (3 * columns, scenarios).
         given_up: what does not count of an option's price [USD], shape (columns, scenarios).
         basis: with the forward up and down [USD], shape (columns, 2).
+        ranges: of each perpetual in a linear book [USD]. moves: of each scenario, as far as it
+            counts, in ranges.
         prices: of each underlying [USD]. doubt: what IM takes of gross notional more.
     """
 
     pnl: Floats
     given_up: Floats
     basis: Floats
+    ranges: Floats
+    moves: Floats
     prices: Floats
     doubt: Floats
 
@@ -71,6 +75,8 @@ def risk_arrays(policy: ScanPolicy, market: Market, columns: Sequence[Column]) -
         pnl=np.zeros((3 * count, len(scenarios))),
         given_up=np.zeros((count, len(scenarios))),
         basis=np.zeros((count, 2)),
+        ranges=np.zeros(count),
+        moves=moves,
         prices=prices,
         doubt=np.array(doubt),
     )
@@ -80,6 +86,8 @@ def risk_arrays(policy: ScanPolicy, market: Market, columns: Sequence[Column]) -
             for linear in (False, True):
                 reach = reach_ppm(policy, one.place, tau_s[number], linear=linear) / 1e6
                 found.pnl[number + count * linear] = prices[one.place] * reach * moves
+                if linear:
+                    found.ranges[number] = prices[one.place] * reach
     for place in range(len(prices)):
         _price_options(policy, market, columns, tau_s, place, found)
     return found
@@ -123,6 +131,7 @@ class _Chunk(NamedTuple):
     Attributes:
         held: units by pair, as `RiskArrays.pnl` has columns.
         mixed: units by expiry with both long and short options. of_mixed: 1 where it is a pair's.
+        hedged: linear pairs with perpetuals on both sides. hedges: their units.
         expiries: units by expiry. of_expiry: its pair.
     """
 
@@ -132,14 +141,17 @@ class _Chunk(NamedTuple):
     of_mixed: csr_array
     expiries: csr_array
     of_expiry: Places
+    hedged: Places
+    hedges: Floats
 
 
 class RiskTable:
     """Who holds what, laid out for products with the risk arrays.
 
     A pair is an account and an underlying that it has legs on. All is linear in what it holds but
-    for two things: an expiry of long and short options, of whose value a part does not count only
-    if it is positive, and basis, where each expiry has its own worst direction.
+    for three things: an expiry of long and short options, of whose value a part does not count only
+    if it is positive; basis, where each expiry has its own worst direction; and, in linear books,
+    perpetuals that hedge each other, of which none wins by a larger range than any loses by (M3).
     """
 
     def __init__(
@@ -172,7 +184,11 @@ class RiskTable:
         variant[optional] = np.where((longs == sizes)[row], 2, 0)
         held = csr_array((units, (pair, column + count * variant)), (len(pairs), 3 * count))
         expiries = csr_array((units[optional], (row, column[optional])), (len(rows), count))
-        self._chunks = _chunks(held, expiries, rows // count, (longs > 0.0) & (longs < sizes))
+        straight = linear[pair]
+        where = (pair[straight], column[straight])
+        bare = csr_array((units[straight], where), (len(pairs), count))
+        mixed = (longs > 0.0) & (longs < sizes)
+        self._chunks = _chunks(held, expiries, rows // count, mixed, bare)
 
     def _factors(self, linear: NDArray[np.bool_]) -> Floats:
         """Return what IM takes each pair's scan times."""
@@ -236,16 +252,25 @@ def _summed(owner: Places, amounts: Floats, owners: int) -> Floats:
 
 
 def _chunks(
-    held: csr_array, expiries: csr_array, pair: Places, mixed: NDArray[np.bool_]
+    held: csr_array,
+    expiries: csr_array,
+    pair: Places,
+    mixed: NDArray[np.bool_],
+    bare: csr_array,
 ) -> list[_Chunk]:
-    """Cut what pairs hold into chunks; `pair` and `mixed` say of each expiry whose and what."""
+    """Cut what pairs hold into chunks; `pair` and `mixed` say of each expiry whose and what.
+
+    `bare` is what linear pairs hold.
+    """
     found = []
+    both = (bare.max(axis=1).toarray() > 0.0) & (bare.min(axis=1).toarray() < 0.0)
     for start in range(0, held.shape[0], CHUNK):
         end = min(start + CHUNK, held.shape[0])
         first, last = np.searchsorted(pair, (start, end))
         here = np.flatnonzero(mixed[first:last]) + first
         whose = (pair[here] - start, np.arange(len(here)))
         of_mixed = csr_array((np.ones(len(here)), whose), (end - start, len(here)))
+        hedged = np.flatnonzero(both[start:end])
         found.append(
             _Chunk(
                 pairs=slice(start, end),
@@ -254,6 +279,8 @@ def _chunks(
                 of_mixed=of_mixed,
                 expiries=expiries[first:last],
                 of_expiry=pair[first:last] - start,
+                hedged=hedged,
+                hedges=bare[start:end][hedged].toarray(),
             )
         )
     return found
@@ -265,6 +292,8 @@ def _scan(chunk: _Chunk, arrays: RiskArrays) -> Floats:
     given_up = chunk.mixed @ arrays.given_up
     np.maximum(given_up, 0.0, out=given_up)
     pnl -= chunk.of_mixed @ given_up
+    if len(chunk.hedged):
+        pnl[chunk.hedged] -= _unearned(chunk.hedges, arrays.ranges, arrays.moves)
     up, down = (chunk.expiries @ arrays.basis).T
     moved = np.minimum(up, down)
     np.minimum(moved, 0.0, out=moved)
@@ -272,3 +301,13 @@ def _scan(chunk: _Chunk, arrays: RiskArrays) -> Floats:
     # NumPy takes a minimum down columns far faster than one along short rows.
     np.minimum(worst, np.ascontiguousarray(pnl.T).min(axis=0), out=worst)
     return np.negative(worst, out=worst)
+
+
+def _unearned(units: Floats, ranges: Floats, moves: Floats) -> Floats:
+    """Return what perpetuals win by larger ranges than others lose by, by scenario (rule M3)."""
+    found = np.zeros((len(units), len(moves)))
+    for side, there in ((1.0, moves < 0.0), (-1.0, moves > 0.0)):
+        least = np.where(side * units > 0.0, ranges, np.inf).min(axis=1, keepdims=True)
+        over = np.maximum(-side * units, 0.0) * np.maximum(ranges - least, 0.0)
+        found[:, there] = over.sum(axis=1)[:, None] * np.abs(moves[there])
+    return found
