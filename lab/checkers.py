@@ -122,15 +122,15 @@ class Checker:
             self._follow(node)
         endpoint.observers.append(partial(self._after, node))
 
-    def _follow(self, node: Node) -> None:
+    def _follow(self, node: Node, *, amid: bool = False) -> None:
         self._watched[node.name] = node
         if isinstance(node, Hub):
             self._hub = node.state
             self._audit.follow(node.state)
             self._takeovers.follow(node.state)
         elif isinstance(node, Spoke):
-            self._spokes[node.name] = node
-            self._fills[node.name] = self._fills_before.pop(node.name, Fills(node))
+            name, before = node.name, self._fills_before.pop(node.name, None)
+            self._spokes[name], self._fills[name] = node, before or Fills(node, amid=amid)
 
     def _until_agreed(
         self, endpoint: Endpoint, now_us: Micros, event: Event, effects: Sequence[Effect]
@@ -147,7 +147,7 @@ class Checker:
             if isinstance(node, Hub):
                 self._hear(event)
             return
-        self._follow(node)
+        self._follow(node, amid=True)
         if isinstance(node, Hub):
             self._hub_seen = dict(node.state.reservations)
             # What it has granted and lost is fenced: no spoke had heard of it, none will.

@@ -16,10 +16,11 @@ from spokes.state import SpokeState
 class Fills:
     """Positions as reported last, and what every command has closed."""
 
-    def __init__(self, spoke: Spoke) -> None:
-        """Begin with what the spoke holds and has filled now."""
+    def __init__(self, spoke: Spoke, *, amid: bool = False) -> None:
+        """Begin with what the spoke holds and has filled now, if `amid` amid an event of it."""
         state = spoke.state
         self._spoke = spoke
+        self._amid = amid and bool(state.filled)
         self._held: dict[tuple[AccountId, Asset], int] = {
             (account, asset): holding.qty8
             for account, trader in state.traders.items()
@@ -59,6 +60,9 @@ class Fills:
             InvariantViolated: INV15.
         """
         state = self._spoke.state
+        if self._amid:  # what this event has filled is what it began with
+            self._amid = False
+            return 0
         closed: dict[tuple[AccountId, Asset], int] = {}
         bounds: dict[tuple[AccountId, Asset], int] = {}
         for liq_id in state.filled:

@@ -82,8 +82,8 @@ class Heard:
         if witness is None or not _binds(inbox, frame):
             return None
         assert inbox is not None
-        witness.turn(inbox.keys)
-        return witness.contradicts(frame, link)
+        # No fold asks this, so nothing of it may be kept.
+        return witness.under(inbox.keys).contradicts(frame, link)
 
     def note(self, frame: Envelope, link: Link | None, inbox: Inbox | None, place: int) -> None:
         """Remember what a stream has said: its last number, or for a channel its links.
@@ -95,10 +95,8 @@ class Heard:
             self._numbers[topic] = max(frame.seq, self._numbers.get(topic, 0))
         elif link is not None and _binds(inbox, frame):
             assert inbox is not None
-            witness = self._witnesses.get(topic)
-            if witness is None:
-                witness = self._witnesses[topic] = Witness()
-            witness.turn(inbox.keys)
+            witness = self._witnesses.get(topic, Witness()).under(inbox.keys)
+            self._witnesses[topic] = witness
             witness.note(frame, link, place)
 
     def trust_again(self, name: NodeId, peer: NodeId) -> None:

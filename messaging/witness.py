@@ -46,18 +46,21 @@ class Witness:
                 return seen[after][3]
         return None
 
-    def turn(self, keys: Keys) -> None:
-        """Forget what a key before the newest has signed, but for the frame that said so (P67).
+    def under(self, keys: Keys) -> "Witness":
+        """Return what there is without what a key before the newest has signed (P67).
 
-        Whoever has stolen an old key must not convict its owner of what it signs.
+        But for the frame that said so. Whoever has stolen an old key must not convict its owner of
+        what it signs.
         """
         if keys.newest == self._key:
-            return
+            return self
         assert keys.said is not None
-        last = _key(keys.said)
-        kept = {last: self._seen[last]} if last in self._seen else {}
-        self._key, self._seen = keys.newest, kept
-        self._after = {one[2]: (last,) for one in kept.values()}
+        last, other = _key(keys.said), Witness()
+        other._key = keys.newest
+        if last in self._seen:
+            other._seen = {last: self._seen[last]}
+            other._after = {self._seen[last][2]: (last,)}
+        return other
 
     def note(self, frame: Envelope, link: Link, place: int) -> None:
         """Remember a frame that contradicts none."""

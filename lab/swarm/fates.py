@@ -13,6 +13,7 @@ from messaging.drivers.process import Death, Loss, Point
 from messaging.units import HUB, SECOND_US, Micros, NodeId
 
 REWOUND = 100
+ROTATIONS_MAX = 8  # of a process: each costs the reader a resend, and everything must be heard
 _POINTS = tuple(Point)
 
 
@@ -69,7 +70,7 @@ class Fates:
     def _draw_rotation(self, name: NodeId) -> None:
         """Draw in how many rounds somebody gives the process a new key, and starts it again."""
         strength = self._faults.get("rotation", 0.0) or self._faults.get("leaked", 0.0)
-        if strength:
+        if strength and self._rotations[name].count < 2 * ROTATIONS_MAX:
             mean = 250.0 - 200.0 * strength
             if not self._rounds[name]:
                 mean /= 5  # the first one early, so that much is behind it
