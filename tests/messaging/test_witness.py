@@ -12,7 +12,11 @@ from messaging.codec import encode_frame
 from messaging.durable import Durable
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.errors import FrameRefused
+from messaging.fingerprint import fingerprint
+from messaging.heard import Heard
 from messaging.identity import NO_DIGEST, Link, Signer, Verifier, read_entry
+from messaging.inbox import Inbox
+from messaging.lineage import Place
 from messaging.memory import MemoryStore
 from messaging.messages import Family, HaltReason, SpokeHalted, Watermark
 from messaging.node import Contradicted, TimerFired
@@ -83,6 +87,18 @@ def test_an_honest_peer_contradicts_nothing(order: list[int], again: list[int]) 
         one, _, link = frames[place]
         assert witness.contradicts(one, link) is None
         witness.note(one, link, place)
+
+
+def test_whether_a_frame_contradicts_others_is_asked_without_a_trace() -> None:
+    """A fold does not ask, so what it makes must not depend on it (INV11)."""
+    inbox, heard = Inbox(), Heard()
+    for place, (one, _, link) in enumerate(HONEST, start=1):
+        heard.note(one, link, inbox, place)
+    inbox.keys.rotate(Place(1, 2), bytes(32))
+    before = fingerprint(heard)
+    for one, _, link in (OTHER[0], HONEST[3]):
+        heard.contradicts(one, link, inbox)
+    assert fingerprint(heard) == before
 
 
 def test_a_witness_remembers_the_newest() -> None:
