@@ -86,9 +86,11 @@ def states(draw: st.DrawFn, signs: dict[str, int]) -> StateReported:
 
 @st.composite
 def accounts(draw: st.DrawFn) -> tuple[list[Reported], Bounds]:
-    """Draw an account over two spokes; an asset is long on both or short on both."""
-    signs = {asset: draw(st.sampled_from([-1, 1])) for asset in ("BTC", "SOL")}
-    reports = [Reported(draw(states(signs)), EMPTY) for _ in range(2)]
+    """Draw an account over two spokes, of which one may hedge the other."""
+    reports = []
+    for _ in range(2):
+        signs = {asset: draw(st.sampled_from([-1, 1])) for asset in ("BTC", "SOL")}
+        reports.append(Reported(draw(states(signs)), EMPTY))
     places = st.tuples(st.integers(0, 1), st.integers(0, 1))
     return reports, draw(st.dictionaries(places, sizes | st.just(0), max_size=2))
 
