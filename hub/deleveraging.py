@@ -6,7 +6,7 @@ others as far as those had closed meanwhile. The price stays, so lateness costs 
 L12 to L14 of docs/margin.md.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -15,7 +15,7 @@ from hub.account import Account, Command
 from hub.adl import Adl, Claim, Winner
 from hub.liquidation import Reduction
 from hub.margin.buffer import range_ppm
-from hub.margin.requirement import Conditions, Reported, assess
+from hub.margin.requirement import Conditions
 from hub.state import HubState
 from hub.waterfall import Funds
 from messaging.effects import Effect
@@ -258,24 +258,21 @@ def _winner(
     price_usd6: int,
 ) -> Winner:
     """Return a position with what of it may be closed so that its holder stays sound (L14)."""
-    mark_usd6, risk = conditions.prices_usd6[asset], hub.policy.margin.assets[asset]
+    mark_usd6, risk = conditions.prices_usd6[asset], hub.margin.assets[asset]
     size_qty8 = abs(held.qty8)
     signed_usd6 = price_usd6 if held.qty8 > 0 else -price_usd6
     equity_usd6 = hub.assess_latest(account, conditions).equity_usd6
     equity_usd6 += priced_gain_usd6(hub, account, conditions)
-    cash_usd6 = hub.ledger.cash_usd6(account.id)
-    reports = [Reported(view.latest, view.settled) for view in account.views]
-    bounds: Mapping[tuple[int, int], Qty8] = account.bounds()
 
     def sound(qty8: int) -> bool:
-        bounded = {**bounds, (spoke, asset): Qty8(size_qty8 - qty8)}
-        standing = assess(hub.policy.margin, hub.places, conditions, cash_usd6, reports, bounded)
+        bound = {(spoke, asset): Qty8(size_qty8 - qty8)}
+        standing = hub.assess_latest(account, conditions, bound)
         left_usd6 = equity_usd6 + _gain_usd6(qty8, signed_usd6, mark_usd6)
         return left_usd6 >= standing.maintenance_usd6
 
     most_qty8 = _most(sound, size_qty8)
     value_usd6 = value_up(size_qty8, mark_usd6)
-    range_usd6 = range_ppm(hub.policy.margin.buffer, risk, conditions.tau_s[spoke][asset])
+    range_usd6 = range_ppm(hub.margin.buffer, risk, conditions.tau_s[spoke][asset])
     pnl_usd6 = value_down(held.qty8, mark_usd6) - held.cost_usd6
     return Winner(
         account.place,

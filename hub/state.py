@@ -1,7 +1,7 @@
 """Everything the hub knows; the only mutable state there is."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -11,7 +11,14 @@ from hub.breakers import Breaker, BreakerPolicy
 from hub.ledger import INSURANCE, Ledger, deposit, endow
 from hub.liquidation import LiquidationPolicy
 from hub.margin.book import Book
-from hub.margin.requirement import Assessment, Conditions, MarginPolicy, Reported, assess
+from hub.margin.requirement import (
+    NO_BOUNDS,
+    Assessment,
+    Conditions,
+    MarginPolicy,
+    Reported,
+    assess,
+)
 from hub.margin.volatility.estimate import Estimate, VolatilityPolicy, first, in_use_ppm, observed
 from hub.oracle import Feeds, OraclePolicy, Print, note, take
 from hub.reservation import Reservation
@@ -24,6 +31,7 @@ from messaging.units import (
     Micros,
     NodeId,
     Ppm,
+    Qty8,
     ReservationId,
     Usd6,
     new_id,
@@ -237,11 +245,19 @@ class HubState:
             gain_share_ppm=gain_share,
         )
 
-    def assess_latest(self, account: Account, conditions: Conditions) -> Assessment:
-        """Return an account's standing by the newest reports, commands under way counted (L7)."""
+    def assess_latest(
+        self,
+        account: Account,
+        conditions: Conditions,
+        more: Mapping[tuple[int, int], Qty8] = NO_BOUNDS,
+    ) -> Assessment:
+        """Return an account's standing by the newest reports, commands under way counted (L7).
+
+        `more` are bounds, by (spoke, asset), of commands that might be given.
+        """
         reports = [Reported(view.latest, view.settled) for view in account.views]
-        cash_usd6 = self.ledger.cash_usd6(account.id)
-        return assess(self.margin, self.places, conditions, cash_usd6, reports, account.bounds())
+        cash_usd6, bounds = self.ledger.cash_usd6(account.id), {**account.bounds(), **more}
+        return assess(self.margin, self.places, conditions, cash_usd6, reports, bounds)
 
     def free_usd6(self, account: Account, conditions: Conditions) -> int:
         """Return the credit the account may still reserve (rule M6); may be negative.

@@ -111,7 +111,7 @@ class Takeovers:
         hub = self._hub
         reports = [Reported(view.latest, view.settled) for view in account.views]
         standing = assess(
-            hub.policy.margin,
+            hub.margin,
             hub.places,
             conditions,
             self._cash_usd6(account),

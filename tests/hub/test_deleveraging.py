@@ -7,6 +7,7 @@ import pytest
 
 from hub import deleveraging
 from hub.adl import Adl, Winner
+from hub.margin.buffer import SqrtTimeBuffer
 from hub.node import Hub
 from messaging.messages import (
     ChainReorganised,
@@ -203,9 +204,8 @@ def test_a_queue_takes_the_highest_rank_whole() -> None:
     assert orders(desk.block(36)) == {}
 
 
-def test_a_hedged_winner_is_closed_as_far_as_he_stays_sound() -> None:
-    """Closing one leg of a hedge costs money and raises the requirement."""
-    price = 98 * USD
+def hedged() -> Desk:
+    """Return a desk on which bob is short on one spoke and long on another, with little cash."""
     desk = Desk(adl=Adl.PRO_RATA, cap_usd6=10**15)
     desk.price(100 * USD)
     hold(desk, "bob", -100)
@@ -214,6 +214,26 @@ def test_a_hedged_winner_is_closed_as_far_as_he_stays_sound() -> None:
     books.post((("vault", 100 * CASH - CASH), ("available/bob", CASH - 100 * CASH)))
     desk.now_us = 10
     desk.price(85 * USD)
+    return desk
+
+
+def test_a_winner_stays_sound_at_the_volatility_in_use() -> None:
+    """Margin follows it (V7), so what a winner may close does."""
+    desk, price = hedged(), 98 * USD
+    state = desk.hub.state
+    state.margin = msgspec.structs.replace(state.margin, buffer=SqrtTimeBuffer())
+    (calm,) = winners(desk.hub, price)
+    wild = [msgspec.structs.replace(one, volatility_ppm=10**7) for one in state.margin.assets]
+    state.margin = msgspec.structs.replace(state.margin, assets=tuple(wild))
+    (found,) = winners(desk.hub, price)
+
+    assert found.most_qty8 < calm.most_qty8
+    assert found.maintenance_usd6 > calm.maintenance_usd6
+
+
+def test_a_hedged_winner_is_closed_as_far_as_he_stays_sound() -> None:
+    """Closing one leg of a hedge costs money and raises the requirement."""
+    desk, price = hedged(), 98 * USD
     (most,) = [one.most_qty8 for one in winners(desk.hub, price)]
     need_usd6 = most * 85 * 65_000 // ONE + most * (price - 85 * USD) // ONE
 
