@@ -39,13 +39,13 @@ def adl_command(
 
     Prices and orders are the same in all three. Exit code 4 means that an invariant did not hold.
     """
+    tables = reading.read_file(scenario)
+    if seed is not None:
+        tables["seed"] = seed
+    for assignment in sets or ():
+        reading.override(tables, assignment)
     results = {}
     for adl in Adl:
-        tables = reading.read_file(scenario)
-        if seed is not None:
-            tables["seed"] = seed
-        for assignment in sets or ():
-            reading.override(tables, assignment)
         checked = reading.check(_with(tables, adl), directory=scenario.parent)
         with bar(reading.duration_us(checked)) as progress:
             outcome = running.run(build(checked), checks=checks, progress=progress)

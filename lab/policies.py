@@ -12,7 +12,7 @@ from hub.zone import ZonePolicy
 from lab import reading
 from lab.amounts import hours, micros, usd6
 from lab.chains import chain_of
-from lab.scenario import AssetTable, Scenario, SpokeTable
+from lab.scenario import AssetTable, RiskTable, Scenario, SpokeTable
 from lab.ways import QUANTILE, SLACK_US, Lane, channel_policy
 from markets.feed import FeedFault, FeedPolicy
 from markets.traders import TraderPolicy
@@ -40,7 +40,7 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
         block_us=micros(hub.block_s),
         look_us=micros(hub.look_s),
         margin=MarginPolicy(
-            assets=tuple(_risk(table) for table in scenario.assets),
+            assets=tuple(risk_of(table) for table in scenario.assets),
             buffer=scenario.buffer,
             gain_age_max_s=hub.gain_age_max_s,
         ),
@@ -96,13 +96,14 @@ def _delays(scenario: Scenario, down: Latency) -> tuple[Delay, ...]:
     """Return what a command's random way is worth in age, for each asset (rule M8)."""
     law = in_line(atoms(down), IN_LINE)
     found = []
-    for risk in map(_risk, scenario.assets):
+    for risk in map(risk_of, scenario.assets):
         _, _, tau0 = risk.terms
         found.append(delay(tau0 * YEAR_S, risk.quantile_z, law))
     return tuple(found)
 
 
-def _risk(table: AssetTable) -> AssetRisk:
+def risk_of(table: RiskTable) -> AssetRisk:
+    """Return how an asset is margined."""
     return AssetRisk(
         asset=Asset(table.name),
         initial_margin_ppm=Ppm(table.initial_margin_ppm),

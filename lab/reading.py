@@ -6,7 +6,7 @@ All validation of what a user gives is here: which key, what was expected, what 
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,7 @@ import msgspec
 
 from hub.margin.buffer import BufferChoice
 from lab.chains import depth_max
-from lab.scenario import Scenario, SpokeTable
+from lab.scenario import RiskTable, Scenario, SpokeTable
 from markets import prices
 from markets.candle_path import CandleSource
 from messaging.errors import InputRefused, nearest
@@ -299,28 +299,39 @@ def _check_names(scenario: Scenario) -> None:
         ("spokes", [table.name for table in scenario.spokes]),
         ("assets", [table.name for table in scenario.assets]),
     ):
+        check_once(key, names)
         for index, name in enumerate(names):
-            if name in names[:index]:
-                raise InputRefused(
-                    f"{key}[{index}].name", expected="each name once", found=f"{name!r} again"
-                )
             if name in RESERVED_NAMES:
                 raise InputRefused(
                     f"{key}[{index}].name", expected="a name of its own", found=repr(name)
                 )
 
 
+def check_once(key: str, names: Sequence[str]) -> None:
+    """Refuse a name that stands twice in the tables under a key."""
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise InputRefused(
+                f"{key}[{index}].name", expected="each name once", found=f"{name!r} again"
+            )
+
+
+def check_risk(at: str, risk: RiskTable) -> None:
+    """Refuse margins that cannot be meant: maintenance is below initial, and above jumps."""
+    maintenance = risk.maintenance_margin_ppm
+    if maintenance >= risk.initial_margin_ppm:
+        expected = f"less than initial_margin_ppm = {risk.initial_margin_ppm}"
+        raise InputRefused(f"{at}.maintenance_margin_ppm", expected=expected, found=maintenance)
+    if risk.jump_ppm >= maintenance:
+        expected = f"less than maintenance_margin_ppm = {maintenance}"
+        raise InputRefused(f"{at}.jump_ppm", expected=expected, found=risk.jump_ppm)
+
+
 def _check_sense(scenario: Scenario) -> None:
     """Refuse what is well formed and cannot be meant."""
     traders, liquidation = scenario.traders, scenario.liquidation
     for index, asset in enumerate(scenario.assets):
-        at, maintenance = f"assets[{index}]", asset.maintenance_margin_ppm
-        if maintenance >= asset.initial_margin_ppm:
-            expected = f"less than initial_margin_ppm = {asset.initial_margin_ppm}"
-            raise InputRefused(f"{at}.maintenance_margin_ppm", expected=expected, found=maintenance)
-        if asset.jump_ppm >= maintenance:
-            expected = f"less than maintenance_margin_ppm = {maintenance}"
-            raise InputRefused(f"{at}.jump_ppm", expected=expected, found=asset.jump_ppm)
+        check_risk(f"assets[{index}]", asset)
     if liquidation.target_extra_ppm <= liquidation.cost_ppm:
         # Else closing would cost more margin than it frees, for a hedged account at the latest.
         expected = f"less than target_extra_ppm = {liquidation.target_extra_ppm}"

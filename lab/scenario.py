@@ -31,8 +31,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A table of the file; keys that it does not know are refused."""
 
 
-class AssetTable(Table, frozen=True):
-    """One perpetual: how it is margined, and how it trades on every spoke."""
+class RiskTable(Table, frozen=True):
+    """How one asset's perpetuals are margined, in a scenario as in a book."""
 
     name: Ticker
     initial_margin_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
@@ -40,9 +40,14 @@ class AssetTable(Table, frozen=True):
     stress_volatility_ppm: Annotated[int, Meta(gt=0, le=100_000_000)] = 2_500_000
     jump_ppm: Share = 30_000
     quantile_z: Annotated[float, Meta(gt=0, le=10)] = 3.09
-    depth_usd: Dollars = 5_000_000
     depth_usd_per_s: Dollars = 250_000
     participation_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
+
+
+class AssetTable(RiskTable, frozen=True):
+    """One perpetual: how it is margined, and how it trades on every spoke."""
+
+    depth_usd: Dollars = 5_000_000
     half_spread_ppm: Share = 100
     fee_ppm: Share = 500
     liquidation_fee_ppm: Share = 10_000

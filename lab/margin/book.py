@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from hub.margin.buffer import AssetRisk
 from hub.margin.options.black import CALL, PUT
 from hub.margin.requirement import Conditions, MarginPolicy
 from hub.margin.scan.account import Holding
@@ -23,6 +22,7 @@ from lab.margin.tables import (
     PositionTable,
     UnderlyingTable,
 )
+from lab.policies import risk_of
 from messaging.errors import InputRefused, nearest
 from messaging.units import ONE, USD, Asset, Micros, Ppm, Qty8, Usd6
 
@@ -59,7 +59,7 @@ def read(path: Path, grid: str) -> Book:
     scenarios, shock = read_grid(grid)
     policy = ScanPolicy(
         margin=MarginPolicy(
-            assets=tuple(_risk(one) for one in tables.underlyings),
+            assets=tuple(map(risk_of, tables.underlyings)),
             buffer=tables.buffer,
             gain_age_max_s=tables.gain_age_max_s,
         ),
@@ -119,11 +119,7 @@ def _check(book: BookTable) -> None:
         ("collateral", [one.name for one in book.collateral]),
         ("accounts", [one.name for one in book.accounts]),
     ):
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                raise InputRefused(
-                    f"{key}[{index}].name", expected="each name once", found=f"{name!r} again"
-                )
+        reading.check_once(key, names)
     for index, one in enumerate(book.underlyings):
         _check_underlying(f"underlyings[{index}]", one, book.now_utc)
     for index, asset in enumerate(book.collateral):
@@ -136,14 +132,10 @@ def _check(book: BookTable) -> None:
 
 
 def _check_underlying(at: str, one: UnderlyingTable, now: datetime) -> None:
-    if one.maintenance_margin_ppm >= one.initial_margin_ppm:
-        expected = f"less than initial_margin_ppm = {one.initial_margin_ppm}"
-        found = one.maintenance_margin_ppm
-        raise InputRefused(f"{at}.maintenance_margin_ppm", expected=expected, found=found)
-    for key in ("maintenance_margin_ppm", "scan_range_ppm"):
-        if one.jump_ppm >= getattr(one, key):
-            expected = f"less than {key} = {getattr(one, key)}"
-            raise InputRefused(f"{at}.jump_ppm", expected=expected, found=one.jump_ppm)
+    reading.check_risk(at, one)
+    if one.jump_ppm >= one.scan_range_ppm:
+        expected = f"less than scan_range_ppm = {one.scan_range_ppm}"
+        raise InputRefused(f"{at}.jump_ppm", expected=expected, found=one.jump_ppm)
     seen: list[datetime] = []
     for number, expiry in enumerate(one.expiries):
         key, moment = f"{at}.expiries[{number}].expires_utc", expiry.expires_utc
@@ -153,19 +145,6 @@ def _check_underlying(at: str, one: UnderlyingTable, now: datetime) -> None:
         if moment in seen:
             raise InputRefused(key, expected="each expiry once", found=moment.isoformat())
         seen.append(moment)
-
-
-def _risk(one: UnderlyingTable) -> AssetRisk:
-    return AssetRisk(
-        asset=Asset(one.name),
-        initial_margin_ppm=Ppm(one.initial_margin_ppm),
-        maintenance_margin_ppm=Ppm(one.maintenance_margin_ppm),
-        stress_volatility_ppm=Ppm(one.stress_volatility_ppm),
-        jump_ppm=Ppm(one.jump_ppm),
-        quantile_z=one.quantile_z,
-        depth_usd6_per_s=usd6(one.depth_usd_per_s),
-        participation_ppm=Ppm(one.participation_ppm),
-    )
 
 
 def _option_risk(one: UnderlyingTable) -> OptionRisk:

@@ -15,6 +15,7 @@ from lab.scenario import (
     Name,
     NotNegative,
     Positive,
+    RiskTable,
     Share,
     Table,
     Ticker,
@@ -35,21 +36,13 @@ class ExpiryTable(Table, frozen=True):
     volatility_ppm: Volatility
 
 
-class UnderlyingTable(Table, frozen=True):
+class UnderlyingTable(RiskTable, frozen=True, kw_only=True):
     """What perpetuals and options are on: its price, and how books on it are margined."""
 
-    name: Ticker
     price_usd: Price
     price_age_s: Age = 0.0
     confidence_ppm: Share = 1_000_000
-    initial_margin_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
-    maintenance_margin_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 65_000
     scan_range_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 150_000
-    stress_volatility_ppm: Annotated[int, Meta(gt=0, le=100_000_000)] = 2_500_000
-    jump_ppm: Share = 30_000
-    quantile_z: Annotated[float, Meta(gt=0, le=10)] = 3.09
-    depth_usd_per_s: Dollars = 250_000
-    participation_ppm: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
     initial_factor_ppm: Several = 1_250_000
     naked_ppm: Share = 20_000
     perpetual_ppm: Share = 30_000
