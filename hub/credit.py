@@ -122,6 +122,8 @@ def _take(
     """Keep the outcome of a report; against evidence, the larger use is booked (P35)."""
     if isinstance(outcome, Evidence):
         replace(hub, zone, known, outcome.reservation)
+        if not (known.open or known.written_off) and outcome.reservation is not known:
+            heapq.heappush(zone.uncarried, (outcome.reservation.use_height, known.rid))
         return halt(zone, outcome.reason)
     if outcome.used_usd6 > known.used_usd6:
         zone.uses.append(Use(height, known.rid, known.used_usd6, known.use_height))
@@ -204,9 +206,10 @@ def carry(hub: HubState, zone: Zone) -> None:
     while zone.covers and zone.covers[0] <= final_height:
         zone.covered = zone.covers.popleft()
     while zone.uncarried and zone.uncarried[0][0] <= zone.covered and zone.may_free:
-        _, rid = heapq.heappop(zone.uncarried)
+        height, rid = heapq.heappop(zone.uncarried)
         known = hub.reservations[rid]
-        replace(hub, zone, known, reservation.carry(known))
+        if height == known.use_height and not known.carried:  # else more was used since
+            replace(hub, zone, known, reservation.carry(known))
 
 
 def replace(hub: HubState, zone: Zone, before: Reservation | None, after: Reservation) -> None:

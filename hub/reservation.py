@@ -230,6 +230,7 @@ def overdue(known: Reservation) -> Reservation:
 
 def carry(known: Reservation) -> Reservation:
     """Hand used credit over to the positions, which are now known for certain (P54)."""
-    assert known.state is State.SETTLED
+    assert not known.open
+    assert known.used_usd6 > 0
     assert not known.carried
     return msgspec.structs.replace(known, carried=True)

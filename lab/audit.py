@@ -7,6 +7,7 @@ compares with the hub's ledger to the millionth of a dollar.
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from hub.account import nothing
 from hub.state import HubState
@@ -14,6 +15,14 @@ from lab.evidence import Evidence
 from messaging.errors import InvariantViolated
 from messaging.messages import StateReported
 from messaging.units import AccountId, Micros, NodeId, Usd6
+
+
+class _Gain(NamedTuple):
+    """A gain that counts for nothing before it is due, and the report it came with."""
+
+    due_us: Micros
+    gain_usd6: int
+    version: int
 
 
 class Audit:
@@ -40,7 +49,7 @@ class Audit:
         ]
         self._closed: dict[int, int] = {}  # place: shortfall written off
         self.now_us = Micros(0)
-        self._young: dict[tuple[int, int], deque[tuple[Micros, int]]] = {}  # (due, gain)
+        self._young: dict[tuple[int, int], deque[_Gain]] = {}
         self._unseen: dict[tuple[int, int], int] = {}  # version settled when nobody looked
         self.bad_debt_usd6 = self.deficit_usd6 = 0
         self._haircut_usd6 = [0] * len(deposits)
@@ -82,6 +91,9 @@ class Audit:
         It may have gone back to before something seen, or have gone on unseen.
         """
         hub, self._adopted = self.hub, True
+        for key, gains in self._young.items():
+            while gains and gains[-1].version > self._unseen[key]:
+                gains.pop()
         for place, account in enumerate(hub.accounts):
             if place in self._closed and not account.closed_out:
                 shortfall_usd6 = self._closed.pop(place)
@@ -121,10 +133,10 @@ class Audit:
         for (whose, where), gains in self._young.items():
             if whose != place:
                 continue
-            while gains and gains[0][0] <= self.now_us:
+            while gains and gains[0].due_us <= self.now_us:
                 gains.popleft()
             zone, account = self.hub.zones[where], self.hub.accounts[place].id
-            young_usd6 = sum(gain_usd6 for _, gain_usd6 in gains)
+            young_usd6 = sum(gain.gain_usd6 for gain in gains)
             held_usd6 = self.hub.ledger.held_usd6(zone.name, account)
             if held_usd6 < young_usd6:
                 what = f"{account} has {young_usd6:,} usd6 of young gains at {zone.name}"
@@ -159,7 +171,8 @@ class Audit:
         seen = self._unseen.get((place, spoke)) != report.version
         if hold_us and gain_usd6 > 0 and seen:
             due_us = Micros(self.now_us + hold_us)
-            self._young.setdefault((place, spoke), deque()).append((due_us, gain_usd6))
+            gain = _Gain(due_us, gain_usd6, report.version)
+            self._young.setdefault((place, spoke), deque()).append(gain)
         self._cash_usd6[place] -= report.fees_usd6 - before.fees_usd6
         asked_usd6 = report.liquidation_fees_usd6 - before.liquidation_fees_usd6
         paid_usd6 = min(asked_usd6, max(0, self._cash_usd6[place]))

@@ -220,7 +220,7 @@ class Measures:
                 known = hub.reservations[rid]
                 used[known.spoke] += known.used_usd6
         for zone in hub.zones:
-            for _, rid in zone.uncarried:
+            for rid in {rid for _, rid in zone.uncarried}:
                 used[zone.name] += hub.reservations[rid].used_usd6
         return [used[zone.name] for zone in hub.zones]
 

@@ -228,6 +228,40 @@ def test_credit_used_and_not_closed_is_covered_from_its_last_use() -> None:
     assert desk.reserved() == 0
 
 
+@pytest.mark.parametrize("first_usd", [0, 30])
+@pytest.mark.parametrize("carried", [False, True])
+def test_what_was_used_after_the_release_is_carried_once_that_is_covered(
+    first_usd: int, carried: bool
+) -> None:
+    """A halted spoke that people let go on: the positions carry the late use too (P54)."""
+    desk = Desk()
+    zone = desk.hub.state.zone_of[BASE]
+    desk.tell(ask(1))
+    desk.tell(uses(1, first_usd * USD), height=2)
+    desk.tell(closes(1, first_usd * USD), height=3, final=3)
+    if carried:
+        desk.mark(4, final=4, family=Family.MARGIN_STATE)
+    desk.tell(uses(1, 80 * USD), height=8)
+    zone.halted = None
+    desk.mark(7, final=90, family=Family.MARGIN_STATE)
+    assert desk.reserved() == 80 * USD
+
+    desk.mark(8, final=90, family=Family.MARGIN_STATE)
+    assert desk.reserved() == zone.exposure_usd6 == 0
+    assert not zone.uncarried
+
+
+def test_a_use_after_the_release_in_the_same_block_is_carried_once() -> None:
+    desk = Desk()
+    desk.tell(ask(1))
+    desk.tell(uses(1, 30 * USD), height=3)
+    desk.tell(closes(1, 30 * USD), height=3, final=3)
+    desk.tell(uses(1, 80 * USD), height=3)
+    desk.hub.state.zone_of[BASE].halted = None
+    desk.mark(3, final=90, family=Family.MARGIN_STATE)
+    assert desk.reserved() == 0
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

@@ -207,7 +207,7 @@ def test_a_release_frees_what_was_not_used_and_keeps_the_rest_until_carried(
 
 
 @pytest.mark.parametrize("wrong", [HELD, release(HELD, "mark"), carry(release(used(1), "mark"))])
-def test_only_settled_credit_is_carried_and_only_once(wrong: Reservation) -> None:
+def test_only_credit_used_and_ended_is_carried_and_only_once(wrong: Reservation) -> None:
     with pytest.raises(AssertionError):
         carry(wrong)
 
