@@ -98,9 +98,14 @@ class OurBook(Book):
 
     looked_at = 0
 
-    def _stand(self, conditions: Conditions, places: NDArray[np.intp]) -> Pass:
+    def _stand(
+        self,
+        conditions: Conditions,
+        places: NDArray[np.intp],
+        prices_usd6: NDArray[np.int64] | None = None,
+    ) -> Pass:
         self.looked_at += len(places)
-        return super()._stand(conditions, places)
+        return super()._stand(conditions, places, prices_usd6)
 
 
 class Side:

@@ -56,15 +56,11 @@ def _cascades_ppm(hub: HubState, policy: BreakerPolicy, now_us: Micros) -> list[
         return [0] * len(policy.impacts_per_usd)
     hub.bring_book_up()
     conditions, sizes = hub.conditions(now_us), hub.policy.liquidation
-    found = []
-    for place, impact in enumerate(policy.impacts_per_usd):
-        ratio = 0.0
-        if impact:
-            ratio = impact * hub.book.pressure(
-                conditions, place, sizes.target_extra_ppm, sizes.cost_ppm
-            )
-        found.append(int(1e6 * ratio))
-    return found
+    pressures = hub.book.pressures(conditions, sizes.target_extra_ppm, sizes.cost_ppm)
+    return [
+        int(1e6 * impact * pressure)
+        for impact, pressure in zip(policy.impacts_per_usd, pressures, strict=True)
+    ]
 
 
 def _note(

@@ -8,14 +8,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from hub.margin.boxes import MOST, SECONDS, Boxes
 from hub.margin.requirement import Conditions, MarginPolicy, Reported, gain_cap_usd6
 from messaging.messages import MarginStatus
-from messaging.units import ONE, Asset, Ppm, Qty8, Usd6
+from messaging.units import ONE, Asset, Ppm, Qty8
 
 Floats = NDArray[np.float64]
 HAIR_USD6 = 1_000.0  # a tenth of a cent, far above what float64 loses on any real account
@@ -167,10 +166,20 @@ class Book:
             found[2, some], found[3, some] = np.dot(ratios, one.scans), one.gross
         return Standings(*found)
 
-    def _stand(self, conditions: Conditions, places: NDArray[np.intp]) -> Pass:
-        """Return how some accounts stand."""
+    def _stand(
+        self,
+        conditions: Conditions,
+        places: NDArray[np.intp],
+        prices_usd6: NDArray[np.int64] | None = None,
+    ) -> Pass:
+        """Return how some accounts stand, each at prices of its own if there are any.
+
+        `prices_usd6` has shape (assets, accounts).
+        """
         assets, table = self._assets, self._table.take(places, axis=2)
-        prices = np.array(conditions.prices_usd6)[:, None, None] / ONE
+        if prices_usd6 is None:
+            prices_usd6 = np.array(conditions.prices_usd6)[:, None]
+        prices = prices_usd6[:, None, :] / ONE
         quantities = table[:assets]
         values = quantities * prices
         pnl = table[-1] - table[-2]
@@ -208,38 +217,58 @@ class Book:
             ratio=ratio,
         )
 
-    def pressure(
-        self, conditions: Conditions, asset: int, target_extra_ppm: Ppm, cost_ppm: Ppm
-    ) -> float:
-        """Return what liquidations add to a move of an asset's price (B6).
+    def pressures(
+        self, conditions: Conditions, target_extra_ppm: Ppm, cost_ppm: Ppm
+    ) -> list[float]:
+        """Return what liquidations add to a move of each asset's price (B6).
 
         That is what they would sell into a fall, or buy into a rise, whichever is more, at today's
         price and for each unit of log price [USD]; sizes by L5, dust left aside.
         """
-        price_usd6, sold = conditions.prices_usd6[asset], []
-        for move in (-PROBE, 0.0, PROBE):
-            prices = list(conditions.prices_usd6)
-            prices[asset] = Usd6(round(price_usd6 * (1.0 + move)))
-            moved = msgspec.structs.replace(conditions, prices_usd6=prices)
-            sold.append(self._sold_qty8(moved, asset, target_extra_ppm / 1e6, cost_ppm / 1e6))
-        into_fall = (sold[0] - sold[1]) / -math.log1p(-PROBE)
-        into_rise = (sold[1] - sold[2]) / math.log1p(PROBE)
-        return max(0.0, into_fall, into_rise) * (price_usd6 / 1e6 / ONE)
+        now_usd6 = np.array(conditions.prices_usd6)
+        moves_usd6 = [now_usd6]
+        for move in (-PROBE, PROBE):
+            for asset in range(self._assets):
+                moves_usd6.append(now_usd6.copy())
+                moves_usd6[-1][asset] = round(conditions.prices_usd6[asset] * (1.0 + move))
+        sold = self._sold_qty8(conditions, moves_usd6, target_extra_ppm / 1e6, cost_ppm / 1e6)
+        found = []
+        for asset, price_usd6 in enumerate(conditions.prices_usd6):
+            low, now, high = sold[[1 + asset, 0, 1 + self._assets + asset], asset].tolist()
+            into_fall, into_rise = (
+                (low - now) / -math.log1p(-PROBE),
+                (now - high) / math.log1p(PROBE),
+            )
+            found.append(max(0.0, into_fall, into_rise) * (price_usd6 / 1e6 / ONE))
+        return found
 
-    def _sold_qty8(self, conditions: Conditions, asset: int, extra: float, cost: float) -> float:
-        """Return how much of an asset liquidations would sell on balance, by L5."""
-        sold_qty8 = 0.0
-        for start in range(0, len(self._cash_usd6), CHUNK):
-            some = np.arange(start, min(start + CHUNK, len(self._cash_usd6)))
-            found = self._stand(conditions, some)
+    def _sold_qty8(
+        self,
+        conditions: Conditions,
+        moves_usd6: Sequence[NDArray[np.int64]],
+        extra: float,
+        cost: float,
+    ) -> Floats:
+        """Return how much of each asset liquidations would sell on balance, by L5.
+
+        `moves_usd6` are prices of all assets, tried side by side: shape (moves, assets).
+        """
+        moves, assets = len(moves_usd6), self._assets
+        sold_qty8 = np.zeros((moves, assets))
+        bounded = self._table[assets : 2 * assets]
+        holders = np.flatnonzero(bounded.any(axis=(0, 1)) & (self._code != DONE))
+        for start in range(0, len(holders), CHUNK // moves):
+            some = holders[start : start + CHUNK // moves]
+            prices = np.repeat(np.array(moves_usd6).T, len(some), axis=1)
+            found = self._stand(conditions, np.tile(some, moves), prices)
             equity, cost_usd6 = found.equity, cost * found.gross
+            below = equity < found.maintenance
+            closed = below.astype(np.float64)
             aim_usd6 = found.maintenance + extra * found.gross
-            below = (equity < found.maintenance) & (found.gross > 0.0) & (self._code[some] != DONE)
-            closed = np.ones(len(some))
             part = below & (equity > cost_usd6)
             np.divide(aim_usd6 - equity, aim_usd6 - cost_usd6, out=closed, where=part)
-            held_qty8 = self._table[self._assets + asset][:, some].sum(axis=0)
-            sold_qty8 += float((held_qty8 * closed)[below].sum())
+            held_qty8 = bounded[:, :, some].sum(axis=1)
+            sold_qty8 += (closed.reshape(moves, 1, -1) * held_qty8).sum(axis=2)
         return sold_qty8
 
     def proposed(self, conditions: Conditions) -> list[int]:

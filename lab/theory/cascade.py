@@ -147,7 +147,7 @@ def _opened(book: Book, impact_usd: float) -> tuple[int, bool]:
 def _ratio(book: Book, impact_usd: float) -> float:
     """Return R as the hub measures it, of a unit that moves the first price by so much (B6)."""
     whole = (Ppm(1_000_000), Ppm(MAINTENANCE_PPM))  # at such a cost nothing is worth keeping
-    return impact_usd / TOP_USD**2 * book.pressure(_conditions(TOP_USD), 0, *whole)
+    return impact_usd / TOP_USD**2 * book.pressures(_conditions(TOP_USD), *whole)[0]
 
 
 def _conditions(price_usd: float) -> Conditions:

@@ -404,7 +404,7 @@ def test_the_pressure_on_a_price_is_what_the_rule_of_sizes_would_sell(
     ]
     hair = 5e-3 * each * sum(sizes) + 1.0  # ranges are rounded to whole millionths, and h is 1 %
 
-    pressure = ours.pressure(conditions, asset, SIZES.target_extra_ppm, SIZES.cost_ppm)
+    pressure = ours.pressures(conditions, SIZES.target_extra_ppm, SIZES.cost_ppm)[asset]
     assert pressure == pytest.approx(expected, rel=1e-4, abs=hair)
 
 
