@@ -169,6 +169,8 @@ def twap_usd6(twap_us: Micros, used: Sequence[tuple[Micros, Usd6]], now_us: Micr
         from_us = max(since_us, start_us)
         total += price_usd6 * (end_us - from_us)
         end_us = from_us
+        if from_us == start_us:
+            break
     return Usd6(total // (now_us - start_us))
 
 

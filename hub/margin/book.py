@@ -106,6 +106,10 @@ class Book:
         self._box = np.zeros(accounts, dtype=np.int8)
         self.margin_by(policy)
 
+    @property
+    def _bounded(self) -> Floats:
+        return self._table[self._assets : 2 * self._assets]
+
     def margin_by(self, policy: MarginPolicy) -> None:
         """Margin by a policy that differs in volatility alone; what boxes say is of the old one."""
         self._policy = policy
@@ -225,51 +229,53 @@ class Book:
         That is what they would sell into a fall, or buy into a rise, whichever is more, at today's
         price and for each unit of log price [USD]; sizes by L5, dust left aside.
         """
+        holders = np.flatnonzero(self._bounded.any(axis=(0, 1)) & (self._code != DONE))
+        if not len(holders):
+            return [0.0] * self._assets
         now_usd6 = np.array(conditions.prices_usd6)
         moves_usd6 = [now_usd6]
         for move in (-PROBE, PROBE):
             for asset in range(self._assets):
                 moves_usd6.append(now_usd6.copy())
                 moves_usd6[-1][asset] = round(conditions.prices_usd6[asset] * (1.0 + move))
-        sold = self._sold_qty8(conditions, moves_usd6, target_extra_ppm / 1e6, cost_ppm / 1e6)
+        sold = np.zeros((len(moves_usd6), self._assets))
+        for start in range(0, len(holders), CHUNK // len(moves_usd6)):
+            some = holders[start : start + CHUNK // len(moves_usd6)]
+            sold += self._sold_qty8(
+                conditions, some, np.array(moves_usd6), target_extra_ppm / 1e6, cost_ppm / 1e6
+            )
         found = []
         for asset, price_usd6 in enumerate(conditions.prices_usd6):
             low, now, high = sold[[1 + asset, 0, 1 + self._assets + asset], asset].tolist()
-            into_fall, into_rise = (
-                (low - now) / -math.log1p(-PROBE),
-                (now - high) / math.log1p(PROBE),
-            )
+            into_fall = (low - now) / -math.log1p(-PROBE)
+            into_rise = (now - high) / math.log1p(PROBE)
             found.append(max(0.0, into_fall, into_rise) * (price_usd6 / 1e6 / ONE))
         return found
 
     def _sold_qty8(
         self,
         conditions: Conditions,
-        moves_usd6: Sequence[NDArray[np.int64]],
+        some: NDArray[np.intp],
+        moves_usd6: NDArray[np.int64],
         extra: float,
         cost: float,
     ) -> Floats:
-        """Return how much of each asset liquidations would sell on balance, by L5.
+        """Return how much of each asset some accounts' liquidations would sell, by L5.
 
-        `moves_usd6` are prices of all assets, tried side by side: shape (moves, assets).
+        At each of `moves_usd6`, prices of all assets; as these of shape (moves, assets).
         """
-        moves, assets = len(moves_usd6), self._assets
-        sold_qty8 = np.zeros((moves, assets))
-        bounded = self._table[assets : 2 * assets]
-        holders = np.flatnonzero(bounded.any(axis=(0, 1)) & (self._code != DONE))
-        for start in range(0, len(holders), CHUNK // moves):
-            some = holders[start : start + CHUNK // moves]
-            prices = np.repeat(np.array(moves_usd6).T, len(some), axis=1)
-            found = self._stand(conditions, np.tile(some, moves), prices)
-            equity, cost_usd6 = found.equity, cost * found.gross
-            below = equity < found.maintenance
-            closed = below.astype(np.float64)
-            aim_usd6 = found.maintenance + extra * found.gross
-            part = below & (equity > cost_usd6)
-            np.divide(aim_usd6 - equity, aim_usd6 - cost_usd6, out=closed, where=part)
-            held_qty8 = bounded[:, :, some].sum(axis=1)
-            sold_qty8 += (closed.reshape(moves, 1, -1) * held_qty8).sum(axis=2)
-        return sold_qty8
+        moves = len(moves_usd6)
+        prices_usd6 = np.repeat(moves_usd6.T, len(some), axis=1)
+        found = self._stand(conditions, np.tile(some, moves), prices_usd6)
+        equity, cost_usd6 = found.equity, cost * found.gross
+        below = equity < found.maintenance
+        closed = below.astype(np.float64)
+        aim_usd6 = found.maintenance + extra * found.gross
+        part = below & (equity > cost_usd6)
+        np.divide(aim_usd6 - equity, aim_usd6 - cost_usd6, out=closed, where=part)
+        held_qty8 = self._bounded[:, :, some].sum(axis=1)
+        sold: Floats = (closed.reshape(moves, 1, -1) * held_qty8).sum(axis=2)
+        return sold
 
     def proposed(self, conditions: Conditions) -> list[int]:
         """Return the places of accounts whose status may have to change, in order.
