@@ -22,6 +22,7 @@ class Evidence:
         final_heights: newest final block heard, by family (P52).
         final_us: largest chain time of a final watermark of `reservation` (P37).
         covered: largest height of a final watermark of `margin-state` (P54).
+        told_us: chain time of the newest watermark of `margin-state` (M4).
         closed: block of each reservation's close.
         reports: block of each report, by account and version.
         violated: the last word on lost blocks has called a final one lost (P56).
@@ -37,11 +38,13 @@ class Evidence:
         }
         self.final_us = Micros(-1)
         self.covered = Height(-1)
+        self.told_us = Micros(0)
         self.closed: dict[ReservationId, Height] = {}
         self.reports: dict[tuple[AccountId, int], Height] = {}
         self.violated = False
         self.spoke_epoch = self.ended_epoch = 1
         self._ended: list[tuple[Height, int]] = []
+        self._covered_us = Micros(0)
         self._marks: dict[Family, list[tuple[Height, Micros]]] = {
             family: [] for family in self.final_heights
         }
@@ -51,6 +54,8 @@ class Evidence:
         message, family, height = frame.message, frame.family, frame.height
         if type(message) is Watermark:
             self._marks[family].append((height, message.spoke_time_us))
+            if family is Family.MARGIN_STATE:
+                self.told_us = max(self.told_us, message.spoke_time_us)
         elif type(message) is ReservationClosed:
             self.closed.setdefault(message.rid, height)
         elif type(message) is StateReported:
@@ -78,6 +83,7 @@ class Evidence:
                 self.final_us = max(self.final_us, mark_us)
             elif family is Family.MARGIN_STATE:
                 self.covered = max(self.covered, mark_height)
+                self._covered_us = max(self._covered_us, mark_us)
 
     def _lose(self, family: Family, fork: Height) -> None:
         """Forget what was told of lost blocks."""
@@ -87,6 +93,8 @@ class Evidence:
             self.closed = {rid: at for rid, at in self.closed.items() if at <= fork}
         elif family is Family.MARGIN_STATE:
             self.reports = {key: at for key, at in self.reports.items() if at <= fork}
+            left = [mark_us for _, mark_us in self._marks[family]]
+            self.told_us = max([self._covered_us, *left])
 
     def report_is_final(self, account: AccountId, version: int) -> bool:
         """Tell whether a report was heard, and its block is final (P53); 0 is none at all."""

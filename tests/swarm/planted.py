@@ -1,6 +1,6 @@
 """One real violation of each rule of docs/invariants.md, in a running world.
 
-INV1 to INV17 are planted by replacing one function for the time of some swarm seeds; E1 to E5 by
+INV1 to INV18 are planted by replacing one function for the time of some swarm seeds; E1 to E5 by
 harming a world that has come to rest. What the checks then say must name the rule.
 """
 
@@ -12,6 +12,7 @@ import msgspec
 import hub.credit
 import hub.state
 import spokes.closing
+from hub.margin import requirement
 from hub.state import HubState
 from hub.zone import Zone
 from lab.plants import PLANTS
@@ -21,7 +22,7 @@ from lab.swarm.trial import Trial
 from messaging.breakers import Level
 from messaging.errors import InvariantViolated
 from messaging.messages import CreditUsed
-from messaging.units import AccountId, Height, Micros
+from messaging.units import AccountId, Height, Micros, Ppm, value_up
 from spokes.state import SpokeState
 from tests.mutants.mutants import MUTANTS, Mutant, applied
 from tests.swarm.resting import BROKEN, World
@@ -29,7 +30,7 @@ from tests.swarm.resting import BROKEN, World
 # What no seed can break yet, for the simulator does not have it. Not a list of exceptions: what
 # comes to exist goes from here into `PLANTED`.
 MISSING: Mapping[str, str] = {}
-RULES = (*(f"INV{number}" for number in range(1, 18)), *(f"E{number}" for number in range(1, 6)))
+RULES = (*(f"INV{number}" for number in range(1, 19)), *(f"E{number}" for number in range(1, 6)))
 MINUTES = 2.0
 SEEDS = 60
 ALL = dict.fromkeys(FAULTS, 0.8)
@@ -116,6 +117,46 @@ def _granted_on(_: Any) -> Any:
     return lambda self, zone: False
 
 
+def _valued_up(_: Any) -> Any:
+    """Round what positions are worth in the trader's favour."""
+    return value_up
+
+
+def _charged_down(fall_and_rise: Any) -> Any:
+    """Round what positions require in the trader's favour."""
+
+    def spoiled(legs: Any) -> Any:
+        return tuple(cost // 1_000_000 * 1_000_000 for cost in fall_and_rise(legs))
+
+    return spoiled
+
+
+def _fresh_gain(conditions: Any) -> Any:
+    """Count gains in full, however old the report of them."""
+
+    def spoiled(state: Any, now_us: Micros) -> Any:
+        found = conditions(state, now_us)
+        whole = [Ppm(1_000_000)] * len(found.gain_share_ppm)
+        return msgspec.structs.replace(found, gain_share_ppm=whole)
+
+    return spoiled
+
+
+def _young_state(conditions: Any) -> Any:
+    """Take what a spoke has told for its state of now."""
+
+    def spoiled(state: Any, now_us: Micros) -> Any:
+        told_us = [zone.state_us for zone in state.zones]
+        for zone in state.zones:
+            zone.state_us = now_us
+        found = conditions(state, now_us)
+        for zone, state_us in zip(state.zones, told_us, strict=True):
+            zone.state_us = state_us
+        return found
+
+    return spoiled
+
+
 def _new(where: Any, name: str, spoil: Any) -> Mutant:
     return Mutant("", spoil.__name__[1:], where, name, spoil)
 
@@ -156,9 +197,15 @@ PLANTED: Mapping[str, Mapping[str, Planted]] = {
         "granted_on": Planted(_new(HubState, "credit_stopped", _granted_on)),
         "opened_on": Planted(_new(spokes.closing, "finish", _opened_on)),
     },
+    "INV18": {
+        "valued_up": Planted(_new(requirement, "value_down", _valued_up)),
+        "charged_down": Planted(_new(requirement, "fall_and_rise", _charged_down)),
+        "fresh_gain": Planted(_new(HubState, "conditions", _fresh_gain)),
+        "young_state": Planted(_new(HubState, "conditions", _young_state)),
+    },
     **{
         rule: {name: Planted() for name, (broken, _) in BROKEN.items() if broken == rule}
-        for rule in RULES[17:]
+        for rule in RULES[18:]
     },
 }
 
