@@ -59,6 +59,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
             f"{reservations.rejected:,} rejected, {reservations.released:,} released",
         ),
         *_breakers(result),
+        *_impact(result),
         ("orders", f"{result.orders:,} placed, {result.orders_refused:,} without credit"),
         (
             "events",
@@ -90,6 +91,23 @@ def _breakers(result: Result) -> list[tuple[str, str]]:
     rises = ", ".join(f"{name} {count:,}" for name, count in tripped.rises.items())
     text = f"rose on {rises}; level {tripped.highest} at most" if rises else "never tripped"
     return [("breakers", text)]
+
+
+def _impact(result: Result) -> list[tuple[str, str]]:
+    """Return the line on what fills did to prices, if they moved any."""
+    found = result.impact
+    if found is None:
+        return []
+    falls = [
+        f"{asset} fell {fall.fell_ppm / 1e4:.1f} %, {fall.endogenous_ppm / 1e4:.0f} % of it "
+        "by fills"
+        for asset, fall in found.falls.items()
+    ]
+    if found.cascades_ppm is not None:
+        falls.append(f"R at most {max(found.cascades_ppm.values()) / 1e6:.2f}")
+    if found.coupling_ppm is not None:
+        falls.append(f"coupling {found.coupling_ppm / 1e6:.2f}")
+    return [("impact", "; ".join(falls) or "none")]
 
 
 def _way(name: str) -> str:
