@@ -60,10 +60,8 @@ def _cascades_ppm(hub: HubState, policy: BreakerPolicy, now_us: Micros) -> list[
     for place, impact in enumerate(policy.impacts_per_usd):
         ratio = 0.0
         if impact:
-            impact /= hub.prints[place].depth_ppm / 1e6
-            ratio = impact * hub.book.pressure(
-                conditions, place, sizes.target_extra_ppm, sizes.cost_ppm
-            )
+            ratio = hub.book.pressure(conditions, place, sizes.target_extra_ppm, sizes.cost_ppm)
+            ratio *= impact / (hub.prints[place].depth_ppm / 1e6)
         found.append(int(1e6 * ratio))
         hub.cascades_ppm[place] = max(hub.cascades_ppm[place], found[-1])
     return found

@@ -226,6 +226,20 @@ def payers(result: Result) -> list[tuple[str, int]]:
     return [(who, usd6) for who, usd6 in steps if usd6 or who in ("insurance", "none")]
 
 
+def by_fills(found: Impact) -> str:
+    """Return what fills did to prices, in one line."""
+    parts = [
+        f"{asset} fell {fall.fell_ppm / 1e4:.1f} %, "
+        f"{fall.endogenous_ppm / 1e4:.0f} % of it by fills"
+        for asset, fall in found.falls.items()
+    ]
+    if found.cascades_ppm is not None:
+        parts.append(f"R at most {max(found.cascades_ppm.values()) / 1e6:.2f}")
+    if found.coupling_ppm is not None:
+        parts.append(f"coupling {found.coupling_ppm / 1e6:.2f}")
+    return "; ".join(parts) or "none"
+
+
 class Story(msgspec.Struct, frozen=True):
     """What the report draws, beside the result."""
 

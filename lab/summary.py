@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.measures import HOPS
-from lab.result import Deleveraging, Result, payers
+from lab.result import Deleveraging, Result, by_fills, payers
 from lab.running import Replayed
 from messaging.latency import quantile_us
 from messaging.presets import END_TO_END, PRESETS, resolve_families
@@ -96,18 +96,7 @@ def _breakers(result: Result) -> list[tuple[str, str]]:
 def _impact(result: Result) -> list[tuple[str, str]]:
     """Return the line on what fills did to prices, if they moved any."""
     found = result.impact
-    if found is None:
-        return []
-    falls = [
-        f"{asset} fell {fall.fell_ppm / 1e4:.1f} %, {fall.endogenous_ppm / 1e4:.0f} % of it "
-        "by fills"
-        for asset, fall in found.falls.items()
-    ]
-    if found.cascades_ppm is not None:
-        falls.append(f"R at most {max(found.cascades_ppm.values()) / 1e6:.2f}")
-    if found.coupling_ppm is not None:
-        falls.append(f"coupling {found.coupling_ppm / 1e6:.2f}")
-    return [("impact", "; ".join(falls) or "none")]
+    return [] if found is None else [("impact", by_fills(found))]
 
 
 def _way(name: str) -> str:

@@ -103,9 +103,10 @@ def scenario(ratio: float, *, venues: int = 1, **changed: Any) -> Scenario:
 
 def falling(made: Scenario, *, depth_ppm: int = 1_000_000) -> World:
     """Return the world; the path falls by the shock in one step, depth goes with it."""
-    times = np.array([0, SHOCK_US], dtype=np.int64)
-    prices = [Usd6(round((TOP_USD - fall) * USD)) for fall in (0.0, SHOCK_USD)]
-    depth = [Ppm(1_000_000), Ppm(depth_ppm)]
+    times = np.arange(0, reading.duration_us(made) + 1, SHOCK_US // 5, dtype=np.int64)
+    fallen = times >= SHOCK_US
+    prices = [Usd6(round((TOP_USD - fall) * USD)) for fall in fallen * SHOCK_USD]
+    depth = [Ppm(depth_ppm if late else 1_000_000) for late in fallen.tolist()]
     path = join(times, {BTC: prices}, depth_ppm=depth, label="", stylised=False, source="step")
     names = world.names_of(made)
     deposits = [
