@@ -46,7 +46,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     Attributes:
         at_us: when.
-        prices_usd6: true prices.
+        prices_usd6: true prices; where fills move them, those of the first spoke's venue.
         equity_usd6: of all accounts together, as the hub sees it.
         maintenance_usd6, initial_usd6: requirements, buffers included.
         bad_debt_usd6, insurance_usd6: shortfalls so far, and what the fund still has.

@@ -1,6 +1,7 @@
 """What trading does to prices. Pure functions, rules C1 to C5 of docs/impact.md.
 
-A displacement is a difference of log prices, so whatever is sold leaves a price above zero.
+A displacement is a difference of log prices, so whatever is sold leaves a price above zero. It is
+counted in whole parts of 1e-12, in which a dollar's is not lost.
 """
 
 import math
@@ -12,7 +13,8 @@ import msgspec
 from markets.price_path import NORMAL_PPM, PRICE_USD_MAX
 from messaging.units import ONE, USD, Micros, Ppm, Usd6
 
-LOG_MAX = math.log(10.0)  # fills carry no price further than tenfold, either way
+UNIT = 10**12
+MOST_E12 = math.floor(math.log(10.0) * UNIT)  # fills carry no price beyond tenfold, either way
 PRICE_USD6_MAX = round(PRICE_USD_MAX * USD)
 
 
@@ -35,11 +37,11 @@ class ImpactPolicy(msgspec.Struct, frozen=True, kw_only=True):
 class Displacement(NamedTuple):
     """How far fills on one venue have moved one price, as a log: for good, and for a while."""
 
-    lasting: float
-    passing: float
+    lasting_e12: int
+    passing_e12: int
 
 
-NONE = Displacement(0.0, 0.0)
+NONE = Displacement(0, 0)
 
 
 def pushed(
@@ -50,24 +52,24 @@ def pushed(
     lasting = policy.lasting_per_usd[asset]
     passing = max(0.0, policy.walk_per_usd[asset] - lasting) if policy.half_life_us else 0.0
     return Displacement(
-        _bounded(known.lasting + lasting * at_depth_usd),
-        _bounded(known.passing + passing * at_depth_usd),
+        _bounded(known.lasting_e12 + lasting * at_depth_usd * UNIT),
+        _bounded(known.passing_e12 + passing * at_depth_usd * UNIT),
     )
 
 
 def decayed(policy: ImpactPolicy, known: Displacement, passed_us: int) -> Displacement:
     """Return a displacement after some time without a fill (C2)."""
-    if not known.passing:
+    if not known.passing_e12:
         return known
     left = 0.5 ** (passed_us / policy.half_life_us)
-    return Displacement(known.lasting, known.passing * left)
+    return Displacement(known.lasting_e12, round(known.passing_e12 * left))
 
 
-def at_venue(policy: ImpactPolicy, own: Sequence[Displacement], venue: int) -> float:
+def at_venue_e12(policy: ImpactPolicy, own: Sequence[Displacement], venue: int) -> int:
     """Return how far a price stands off on one venue, all venues' own displacements given (C3)."""
-    moves = [one.lasting + one.passing for one in own]
-    coupling = policy.coupling_ppm / 1e6
-    return _bounded((1.0 - coupling) * moves[venue] + coupling * sum(moves))
+    moves_e12 = [one.lasting_e12 + one.passing_e12 for one in own]
+    others_e12 = sum(moves_e12) - moves_e12[venue]
+    return _bounded(moves_e12[venue] + others_e12 * policy.coupling_ppm // 1_000_000)
 
 
 def mean_share(policy: ImpactPolicy, venues: int) -> float:
@@ -75,11 +77,12 @@ def mean_share(policy: ImpactPolicy, venues: int) -> float:
     return (1.0 + policy.coupling_ppm / 1e6 * (venues - 1)) / venues
 
 
-def displaced_usd6(price_usd6: Usd6, displacement: float) -> Usd6:
+def displaced_usd6(price_usd6: Usd6, displacement_e12: int) -> Usd6:
     """Return a price so far off, rounded half to even, above zero and within the limit (C5)."""
-    if not displacement:
+    if not displacement_e12:
         return price_usd6
-    return Usd6(min(PRICE_USD6_MAX, max(1, round(price_usd6 * math.exp(displacement)))))
+    moved_usd6 = round(price_usd6 * math.exp(displacement_e12 / UNIT))
+    return Usd6(min(PRICE_USD6_MAX, max(1, moved_usd6)))
 
 
 def mean_usd6(prices_usd6: Sequence[Usd6]) -> Usd6:
@@ -92,5 +95,5 @@ def value_usd(qty8: int, price_usd6: Usd6) -> float:
     return qty8 / ONE * (price_usd6 / USD)
 
 
-def _bounded(log: float) -> float:
-    return max(-LOG_MAX, min(LOG_MAX, log))
+def _bounded(log_e12: float) -> int:
+    return round(max(-MOST_E12, min(MOST_E12, log_e12)))

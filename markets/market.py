@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markets.impact import (
     NONE,
     ImpactPolicy,
-    at_venue,
+    at_venue_e12,
     decayed,
     displaced_usd6,
     mean_usd6,
@@ -99,7 +99,7 @@ class MovedMarket(Market):
         path_usd6 = self._path.prices_usd6[self._row]
         by_venue = [
             tuple(
-                displaced_usd6(price_usd6, at_venue(self._policy, own, venue))
+                displaced_usd6(price_usd6, at_venue_e12(self._policy, own, venue))
                 for price_usd6, own in zip(path_usd6, self._own, strict=True)
             )
             for venue in range(len(self._venues))

@@ -197,14 +197,11 @@ class SpokeState:
 
     def tell_market(self) -> list[Effect]:
         """Tell the market what was bought on balance, if anything was (C1)."""
-        market, bought_qty8 = self.policy.market, self.bought_qty8
-        if market is None or not any(bought_qty8.values()):
-            bought_qty8.clear()
+        if self.policy.market is None or not self.bought_qty8:
             return []
-        traded = VenueTraded(
-            bought_qty8=tuple(Qty8(bought_qty8.pop(asset, 0)) for asset in self.places)
-        )
-        return [Send(market, Family.PRICE, traded)]
+        bought_qty8 = tuple(Qty8(self.bought_qty8.pop(asset, 0)) for asset in self.places)
+        traded = VenueTraded(bought_qty8=bought_qty8)
+        return [Send(self.policy.market, Family.PRICE, traded)] if any(bought_qty8) else []
 
     def keep_credit(self, outcome: Outcome, now_us: Micros) -> list[Effect]:
         """Replace a reservation, and send the word it owes the hub."""

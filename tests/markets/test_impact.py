@@ -12,7 +12,7 @@ from markets.impact import (
     PRICE_USD6_MAX,
     Displacement,
     ImpactPolicy,
-    at_venue,
+    at_venue_e12,
     decayed,
     displaced_usd6,
     mean_share,
@@ -142,7 +142,7 @@ def test_with_a_half_life_of_nothing_only_what_lasts_is_seen() -> None:
 
 def test_an_impact_beyond_the_walk_lasts_whole() -> None:
     after = pushed(policy(lasting=5e-9, half_life_s=9), 0, NONE, -1e6, NORMAL)
-    assert after == Displacement(-0.005, 0.0)
+    assert after == Displacement(-5_000_000_000, 0)
 
 
 def test_fills_that_move_no_price_are_answered_with_nothing() -> None:
@@ -183,7 +183,7 @@ def test_prices_stay_what_messages_can_carry(
         own = [decayed(made, one, passed_us) for one in own]
         own[venue] = pushed(made, 0, own[venue], usd, depth_ppm)
     for venue in range(3):
-        moved = displaced_usd6(price_usd6, at_venue(made, own, venue))
+        moved = displaced_usd6(price_usd6, at_venue_e12(made, own, venue))
         assert 1 <= moved <= PRICE_USD6_MAX
         # A millionth is what rounding may take, or the limit.
         assert price_usd6 / 10 - 1 <= moved <= price_usd6 * 10 + 1
@@ -202,5 +202,5 @@ def test_what_is_taken_back_leaves_nothing(usd: float, depth_ppm: int, coupling_
 
 def test_one_shared_market_has_one_price() -> None:
     made = policy(coupling_ppm=1_000_000)
-    own = [Displacement(0.1, 0.2), Displacement(-0.3, 0.01), Displacement(0.07, 0.0)]
-    assert len({at_venue(made, own, venue) for venue in range(3)}) == 1
+    own = [Displacement(123, 456_789), Displacement(-98_765, 4), Displacement(7, 0)]
+    assert len({at_venue_e12(made, own, venue) for venue in range(3)}) == 1
