@@ -204,3 +204,13 @@ def test_one_shared_market_has_one_price() -> None:
     made = policy(coupling_ppm=1_000_000)
     own = [Displacement(123, 456_789), Displacement(-98_765, 4), Displacement(7, 0)]
     assert len({at_venue_e12(made, own, venue) for venue in range(3)}) == 1
+
+
+@pytest.mark.parametrize("price_usd6", [1, 4, PRICE_USD6_MAX])
+def test_the_cheapest_and_the_dearest_price_stay_prices(price_usd6: int) -> None:
+    made = policy(lasting=1e-6)
+    for usd in (-1e12, 1e12):
+        own = [pushed(made, 0, NONE, usd, NORMAL)]
+        moved = displaced_usd6(price_usd6, at_venue_e12(made, own, 0))
+        assert 1 <= moved <= PRICE_USD6_MAX
+        assert (moved - price_usd6) * usd >= 0
