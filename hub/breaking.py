@@ -57,10 +57,12 @@ def _cascades_ppm(hub: HubState, policy: BreakerPolicy, now_us: Micros) -> list[
     hub.bring_book_up()
     conditions, sizes = hub.conditions(now_us), hub.policy.liquidation
     pressures = hub.book.pressures(conditions, sizes.target_extra_ppm, sizes.cost_ppm)
-    return [
-        int(1e6 * impact * pressure)
-        for impact, pressure in zip(policy.impacts_per_usd, pressures, strict=True)
-    ]
+    found = []
+    for place, impact in enumerate(policy.impacts_per_usd):
+        ratio = pressures[place] * impact / (hub.prints[place].depth_ppm / 1e6)
+        found.append(int(1e6 * ratio))
+        hub.cascades_ppm[place] = max(hub.cascades_ppm[place], found[-1])
+    return found
 
 
 def _note(

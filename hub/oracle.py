@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import accumulate
+from statistics import median_low
 from typing import NamedTuple
 
 import msgspec
@@ -20,11 +21,15 @@ FULL = 1_000_000
 
 
 class Print(msgspec.Struct, frozen=True, kw_only=True):
-    """The print in use for one asset; a price of 0 means that none has come yet."""
+    """The print in use for one asset; a price of 0 means that none has come yet.
+
+    `depth_ppm`: how deep the market is; 1,000,000 is normal, and what counts if none is said (C6).
+    """
 
     price_usd6: Usd6 = Usd6(0)
     observed_us: Micros = Micros(0)
     received_us: Micros = Micros(0)
+    depth_ppm: Ppm = Ppm(FULL)
 
 
 class Said(NamedTuple):
@@ -90,7 +95,12 @@ class Feeds:
             return known
         price_usd6, observed_us = agreed(policy, list(self.said.values()), now_us)
         note(self.used, policy.twap_us, price_usd6, now_us)
-        return Print(price_usd6=price_usd6, observed_us=observed_us, received_us=now_us)
+        return Print(
+            price_usd6=price_usd6,
+            observed_us=observed_us,
+            received_us=now_us,
+            depth_ppm=median_low([one.print.depth_ppm for one in self.said.values()]),
+        )
 
     def doubts(self, policy: OraclePolicy, place: int, known: Print, now_us: Micros) -> set[Doubt]:
         """Return what may be wrong with the price in use; there must be one (K3 to K6)."""
@@ -121,7 +131,10 @@ def take(known: Print, published: PricePublished, now_us: Micros) -> Print:
     if published.observed_us == known.observed_us and known.price_usd6:
         return known
     return Print(
-        price_usd6=published.price_usd6, observed_us=published.observed_us, received_us=now_us
+        price_usd6=published.price_usd6,
+        observed_us=published.observed_us,
+        received_us=now_us,
+        depth_ppm=published.depth_ppm or Ppm(FULL),
     )
 
 

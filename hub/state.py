@@ -79,6 +79,7 @@ class HubState:
         margin: how accounts are margined at the volatility in use (rule V7).
         estimates: of that volatility, by the place of the asset.
         breakers: by asset and by spoke; used: (hub time, price in use) that they look at.
+        cascades_ppm: per asset, the largest reproduction number so far (B6), for figures only.
         open_of: per account, its reservations HELD or OVERDUE, oldest first.
         unbooked: (account place, spoke place) whose report the book does not hold yet.
         look_due: something has come since the last look that calls for one.
@@ -97,6 +98,7 @@ class HubState:
         self.margin = policy.margin
         self.estimates: dict[int, Estimate] = {}
         self.breakers: dict[str, Breaker] = {}
+        self.cascades_ppm = [0 for _ in policy.margin.assets]
         self.used: list[deque[tuple[Micros, Usd6]]] = [deque() for _ in policy.margin.assets]
         self.places = policy.margin.index()
         self.zones = [Zone(zone, place) for place, zone in enumerate(policy.zones)]

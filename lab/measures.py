@@ -21,8 +21,11 @@ from msgspec.structs import replace
 
 from hub.ledger import DEFICIT, INSURANCE
 from hub.reservation import State
+from lab import policies
 from lab.deleveraging import Takings
+from lab.impact import Impacts
 from lab.result import (
+    Impact,
     Lane,
     Liquidation,
     Quantiles,
@@ -47,7 +50,7 @@ from messaging.messages import (
 )
 from messaging.node import Event
 from messaging.record import Record
-from messaging.units import HUB, ONE, LiquidationId, Micros, NodeId, value_down
+from messaging.units import HUB, MARKET, ONE, LiquidationId, Micros, NodeId, value_down
 from spokes.node import Spoke
 
 HOPS = ("oracle", "state_report", "hub", "command", "inclusion", "unwind", "total")
@@ -85,11 +88,16 @@ class Measures:
         self.orders = 0
         self.next_sample_us = 0
         spokes = {spoke.name: spoke for spoke in world.spokes}
+        self._impacts = None
+        if policies.impact_policy(world.scenario) is not None:
+            self._impacts = Impacts(world.path, tuple(spokes))
         for endpoint in world.endpoints:
             if endpoint.name == HUB:
                 endpoint.observers.append(self._after_hub)
             elif endpoint.name in spokes:
                 endpoint.observers.append(partial(self._after_spoke, spokes[endpoint.name]))
+            elif endpoint.name == MARKET and self._impacts is not None:
+                endpoint.observers.append(self._impacts.after_market)
 
     def see(self, record: Record) -> None:
         """Take in a frame's journey."""
@@ -291,6 +299,7 @@ class Measures:
             invariants_checked=checked,
             violations=int(status == "violated"),
             breakers=self._tripped() if scenario.breakers is not None else None,
+            impact=self._impact(),
         )
         return Story(result, self._samples, self._settled())
 
@@ -333,6 +342,12 @@ class Measures:
                 level = int(one.level)
                 highest = max(highest, level)
         return Tripped(dict(sorted(rises.items())), dict(sorted(falls.items())), highest)
+
+    def _impact(self) -> Impact | None:
+        if self._impacts is None:
+            return None
+        measured = self._world.scenario.breakers is not None
+        return self._impacts.result(self._hub.cascades_ppm if measured else None)
 
     def _open_shortfall_usd6(self) -> int:
         """Return negative equity by the spokes' own books at true prices, not by the hub's view."""

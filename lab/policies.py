@@ -15,10 +15,11 @@ from lab.chains import chain_of
 from lab.scenario import AssetTable, RiskTable, Scenario, SpokeTable
 from lab.ways import QUANTILE, SLACK_US, Lane, channel_policy
 from markets.feed import FeedFault, FeedPolicy
+from markets.impact import ImpactPolicy, mean_share
 from markets.traders import TraderPolicy
 from messaging.atoms import atoms, in_line
 from messaging.latency import Latency, quantile_us
-from messaging.units import HUB, YEAR_S, Asset, Micros, NodeId, Ppm
+from messaging.units import HUB, MARKET, YEAR_S, Asset, Micros, NodeId, Ppm
 from spokes import venue
 from spokes.state import SpokePolicy
 
@@ -132,6 +133,7 @@ def spoke_policy(scenario: Scenario, spoke: SpokeTable) -> SpokePolicy:
         headroom_ppm=Ppm(reservation.headroom_ppm),
         dust_usd6=usd6(reservation.dust_usd),
         patience_us=micros(reservation.patience_s),
+        market=None if impact_policy(scenario) is None else MARKET,
     )
 
 
@@ -176,6 +178,8 @@ def breaker_policy(scenario: Scenario, lateness_us: Micros) -> BreakerPolicy | N
     if table is None:
         return None
     sound_us = micros(oracle.heartbeat_s) + lateness_us + micros(scenario.tick_s)
+    impact = impact_policy(scenario)
+    seen = 1.0 if impact is None else mean_share(impact, len(scenario.spokes))
     return BreakerPolicy(
         price_age_us=Micros(max(micros(table.price_age_s), sound_us)),
         stuck_us=Micros(sound_us + micros(table.grace_s)),
@@ -185,14 +189,31 @@ def breaker_policy(scenario: Scenario, lateness_us: Micros) -> BreakerPolicy | N
         volatility_floor=(scenario.volatility or VolatilityPolicy()).floor,
         won_ppm=Ppm(table.won_ppm),
         cascade_ppm=Ppm(table.cascade_ppm),
-        impacts_per_usd=tuple(one.impact_ppm_per_million_usd / 1e12 for one in scenario.assets),
+        impacts_per_usd=tuple(
+            seen * one.impact_ppm_per_million_usd / 1e12 for one in scenario.assets
+        ),
         looks=table.clean_looks,
     )
+
+
+def impact_policy(scenario: Scenario) -> ImpactPolicy | None:
+    """Return how fills move prices; None without the table, or if nothing in it does (C1)."""
+    table = scenario.impact
+    if table is None:
+        return None
+    policy = ImpactPolicy(
+        lasting_per_usd=tuple(one.impact_ppm_per_million_usd / 1e12 for one in scenario.assets),
+        walk_per_usd=tuple(0.01 / one.depth_usd for one in scenario.assets),
+        half_life_us=micros(table.half_life_s),
+        coupling_ppm=Ppm(table.coupling_ppm),
+    )
+    return policy if policy.half_life_us or any(policy.lasting_per_usd) else None
 
 
 def feed_policies(scenario: Scenario) -> tuple[FeedPolicy, ...]:
     """Return the policy of each feed for each asset, feed by feed."""
     oracle, errors = scenario.oracle, scenario.oracle.error_ppm
+    tells_depth = impact_policy(scenario) is not None
     errors_ppm = errors if isinstance(errors, tuple) else (errors,) * oracle.feeds
     return tuple(
         FeedPolicy(
@@ -212,6 +233,7 @@ def feed_policies(scenario: Scenario) -> tuple[FeedPolicy, ...]:
                 for fault in oracle.faults
                 if fault.feed == feed and fault.asset in (None, asset)
             ),
+            tells_depth=tells_depth,
         )
         for feed in range(oracle.feeds)
         for asset in reading.assets(scenario)

@@ -46,7 +46,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     Attributes:
         at_us: when.
-        prices_usd6: true prices.
+        prices_usd6: true prices; where fills move them, those of the first spoke's venue.
         equity_usd6: of all accounts together, as the hub sees it.
         maintenance_usd6, initial_usd6: requirements, buffers included.
         bad_debt_usd6, insurance_usd6: shortfalls so far, and what the fund still has.
@@ -112,6 +112,39 @@ class Tripped(msgspec.Struct, frozen=True):
     highest: int
 
 
+class Fall(msgspec.Struct, frozen=True):
+    """The largest fall of one asset's price, as feeds see it, from a peak to a trough.
+
+    Attributes:
+        from_us, until_us: of peak and trough.
+        fell_ppm: share of the peak. path_fell_ppm: how far the path without fills fell meanwhile,
+            below zero if it rose.
+        endogenous_ppm: share of the fall that is not the path's.
+    """
+
+    from_us: int
+    until_us: int
+    fell_ppm: int
+    path_fell_ppm: int
+    endogenous_ppm: int
+
+
+class Impact(msgspec.Struct, frozen=True):
+    """What fills did to prices (C8).
+
+    Attributes:
+        coupling_ppm: share of a venue's own move that other venues carried, measured; None if
+            there was nothing to compare.
+        cascades_ppm: by asset, the largest reproduction number that the hub measured (B6); None
+            without breakers, for then it measures none.
+        falls: by asset that ever fell.
+    """
+
+    coupling_ppm: int | None
+    cascades_ppm: dict[str, int] | None
+    falls: dict[str, Fall]
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One run.
 
@@ -119,7 +152,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         status: `complete`, `interrupted` or `violated`.
         digest: of all records.
         outside_digest: of what comes from outside the protocol, prices and orders; the same
-            under any latency, buffer and link fault.
+            under any latency, buffer and link fault, unless fills move prices.
         messages: frames that hub and spokes have sent each other.
         equity_locked_ppm: collateral locked by requirements and reservations, over all
             collateral, averaged over time.
@@ -133,6 +166,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             hub decided on; below zero, the price of being late.
         delay_us: by hop, over all liquidations that closed something.
         breakers: None if the scenario has none.
+        impact: None unless fills move prices.
         channel_delay_us: by direction and family, over all frames delivered.
     """
 
@@ -175,6 +209,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     invariants_checked: int
     violations: int
     breakers: Tripped | None = None
+    impact: Impact | None = None
 
 
 def payers(result: Result) -> list[tuple[str, int]]:
@@ -189,6 +224,20 @@ def payers(result: Result) -> list[tuple[str, int]]:
         ("none", result.uncovered_usd6),
     ]
     return [(who, usd6) for who, usd6 in steps if usd6 or who in ("insurance", "none")]
+
+
+def by_fills(found: Impact) -> str:
+    """Return what fills did to prices, in one line."""
+    parts = [
+        f"{asset} fell {fall.fell_ppm / 1e4:.1f} %, "
+        f"{fall.endogenous_ppm / 1e4:.0f} % of it by fills"
+        for asset, fall in found.falls.items()
+    ]
+    if found.cascades_ppm is not None:
+        parts.append(f"R at most {max(found.cascades_ppm.values()) / 1e6:.2f}")
+    if found.coupling_ppm is not None:
+        parts.append(f"coupling {found.coupling_ppm / 1e6:.2f}")
+    return "; ".join(parts) or "none"
 
 
 class Story(msgspec.Struct, frozen=True):

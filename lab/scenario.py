@@ -173,6 +173,13 @@ class BreakerTable(Table, frozen=True):
     clean_looks: Annotated[int, Meta(ge=1, le=1_000)] = 10
 
 
+class ImpactTable(Table, frozen=True):
+    """Fills move prices: for how long, and whether venues are one market."""
+
+    half_life_s: NotNegative = 0.0
+    coupling_ppm: Share = 1_000_000
+
+
 class LinkTable(Table, frozen=True):
     """Faults of the links between hub and spokes."""
 
@@ -213,6 +220,7 @@ class Scenario(Table, frozen=True):
     buffer: BufferChoice = SqrtTimeBuffer()
     volatility: VolatilityPolicy | None = None
     breakers: BreakerTable | None = None
+    impact: ImpactTable | None = None
     hub: HubTable = HubTable()
     liquidation: LiquidationTable = LiquidationTable()
     reservation: ReservationTable = ReservationTable()

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.measures import HOPS
-from lab.result import Deleveraging, Result, payers
+from lab.result import Deleveraging, Result, by_fills, payers
 from lab.running import Replayed
 from messaging.latency import quantile_us
 from messaging.presets import END_TO_END, PRESETS, resolve_families
@@ -59,6 +59,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
             f"{reservations.rejected:,} rejected, {reservations.released:,} released",
         ),
         *_breakers(result),
+        *_impact(result),
         ("orders", f"{result.orders:,} placed, {result.orders_refused:,} without credit"),
         (
             "events",
@@ -90,6 +91,12 @@ def _breakers(result: Result) -> list[tuple[str, str]]:
     rises = ", ".join(f"{name} {count:,}" for name, count in tripped.rises.items())
     text = f"rose on {rises}; level {tripped.highest} at most" if rises else "never tripped"
     return [("breakers", text)]
+
+
+def _impact(result: Result) -> list[tuple[str, str]]:
+    """Return the line on what fills did to prices, if they moved any."""
+    found = result.impact
+    return [] if found is None else [("impact", by_fills(found))]
 
 
 def _way(name: str) -> str:

@@ -73,7 +73,7 @@ def links(scenario: Scenario, lanes: tuple[Lane, ...]) -> dict[LinkKey, LinkPoli
     faults = scenario.links
     for spoke, one in zip(scenario.spokes, lanes, strict=True):
         name = NodeId(spoke.name)
-        found[MARKET, name] = found[TRADERS, name] = AT_ONCE
+        found[MARKET, name] = found[name, MARKET] = found[TRADERS, name] = AT_ONCE
         windows = (
             *_windows(spoke.outages, WindowKind.HOLD),
             *_windows(spoke.partitions, WindowKind.DROP),

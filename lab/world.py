@@ -10,7 +10,7 @@ from lab.scenario import Scenario
 from lab.ways import Lane
 from markets import prices, traders
 from markets.feed import Feed, FeedPolicy
-from markets.market import Market
+from markets.market import Market, MovedMarket
 from markets.price_path import PricePath
 from markets.traders import Traders
 from messaging.drivers.virtual import VirtualDriver
@@ -179,10 +179,18 @@ def outside_of(scenario: Scenario, path: PricePath, feed: FeedMaker = Feed) -> t
         duration_us=reading.duration_us(scenario),
     )
     return (
-        Endpoint(Market(MARKET, path, (ORACLE, TRADERS, *names)), {}),
+        Endpoint(_market(scenario, path, names), {}),
         Endpoint(feed(ORACLE, HUB, policies.feed_policies(scenario)), {}),
         Endpoint(Traders(TRADERS, intents, names, assets), {}),
     )
+
+
+def _market(scenario: Scenario, path: PricePath, names: tuple[NodeId, ...]) -> Market:
+    """Return the market. Traders size their orders by the path, whatever fills do (C4)."""
+    policy = policies.impact_policy(scenario)
+    if policy is None:
+        return Market(MARKET, path, (ORACLE, TRADERS, *names))
+    return MovedMarket(MARKET, path, policy, feeds=(ORACLE,), unmoved=(TRADERS,), venues=names)
 
 
 def _check_sizes(scenario: Scenario, path: PricePath, largest_usd6: int) -> None:

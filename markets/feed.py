@@ -49,6 +49,7 @@ class FeedPolicy(msgspec.Struct, frozen=True, kw_only=True):
         error_ppm: standard deviation of its error, a share of the price; it says so itself.
         seed: of its errors.
         faults: times in which it is wrong.
+        tells_depth: whether its prints say how deep the market is (C6).
     """
 
     asset: Asset
@@ -58,6 +59,7 @@ class FeedPolicy(msgspec.Struct, frozen=True, kw_only=True):
     error_ppm: Ppm = Ppm(0)
     seed: int = 0
     faults: tuple[FeedFault, ...] = ()
+    tells_depth: bool = False
 
 
 class Feed:
@@ -92,6 +94,7 @@ class Feed:
                     observed_us=now_us,
                     feed=policy.feed,
                     error_ppm=policy.error_ppm,
+                    depth_ppm=moved.depth_ppm if policy.tells_depth else Ppm(0),
                 )
                 effects.append(Send(self._hub, Family.PRICE, published))
         return effects

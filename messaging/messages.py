@@ -36,6 +36,7 @@ from messaging.link_control import LinkControl
 from messaging.operator_orders import OperatorOrdered
 from messaging.rebuilding import ChannelRebuilt, OldEpochsClosed
 from messaging.units import Ppm
+from messaging.venues import VenueTraded
 
 # The families that travel on channels, gap-free; the others are outdated by the next message.
 CHANNEL_FAMILIES = (Family.MARGIN_STATE, Family.RESERVATION, Family.LIQUIDATION)
@@ -266,8 +267,7 @@ class StateReported(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="st
     """All of one account on one spoke, never a difference. Spoke to hub.
 
     The highest `version` wins, so repeats and overtaken reports change nothing. The three sums
-    count from the beginning: P&L realised by closing and by funding, venue fees, and
-    liquidation fees.
+    count from the beginning: P&L realised by closing and by funding, venue and liquidation fees.
     """
 
     account: Account
@@ -372,7 +372,7 @@ class PricePublished(
 ):
     """An oracle print. Feed to hub. The latest `observed_us` wins; a lost one is outdated soon.
 
-    `error_ppm`: how far the feed says that it may be off.
+    `error_ppm`: how far the feed says that it may be off. `depth_ppm`: 0 if it does not say (C6).
     """
 
     asset: Symbol
@@ -380,6 +380,7 @@ class PricePublished(
     observed_us: Time
     feed: Count = 0
     error_ppm: Ratio = Ppm(0)
+    depth_ppm: Ratio = Ppm(0)
 
 
 class MarketMoved(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="market_moved"):
@@ -478,7 +479,7 @@ ReconcilingMessage: TypeAlias = DigestTold | BucketsAsked | BucketsTold | RowsAs
 LiquidationMessage: TypeAlias = (
     LiquidationOrdered | LiquidationFilled | LiquidationDone | LiquidationAcknowledged
 )
-OutsideMessage: TypeAlias = PricePublished | MarketMoved | OrderPlaced
+OutsideMessage: TypeAlias = PricePublished | MarketMoved | OrderPlaced | VenueTraded
 Message: TypeAlias = (
     ReservationMessage
     | ReconcilingMessage

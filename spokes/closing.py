@@ -116,5 +116,7 @@ def _fill(spoke: SpokeState, liq_id: LiquidationId, chain_us: Micros) -> None:
     fees = Fees.NONE if command.price_usd6 else Fees.LIQUIDATION
     spoke.note(CommandWas(order))
     spoke.keep_trader(venue.trade(trader, market, qty8, price_usd6, fees))
+    if not command.price_usd6:  # off the market it moves no price
+        spoke.bought(command.asset, qty8)
     spoke.orders[liq_id] = liquidation.filled(order, qty8, price_usd6)
     spoke.filled[liq_id] = None

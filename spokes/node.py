@@ -195,7 +195,7 @@ class Spoke:
             funding.pay(spoke)
             effects = [self._timer(FUNDING, Micros(now_us + self._policy.funding_us))]
         elif name == REORG:
-            return self._reorganised(now_us)
+            return self._reorganised(now_us) + spoke.tell_market()
         else:
             assert name == MARK
             effects = contract.settle(spoke, now_us)
@@ -203,7 +203,7 @@ class Spoke:
             effects += spoke.reports(now_us) + digests.told(spoke, now_us) + self._marks(now_us)
             block_us = self._policy.chain.time_at(now_us)
             effects.append(self._mark_timer(Micros(block_us + self._policy.watermark_us)))
-        return effects + spoke.reports(now_us)
+        return effects + spoke.reports(now_us) + spoke.tell_market()
 
     def _reorganised(self, now_us: Micros) -> list[Effect]:
         """Lose blocks, then do what their orders and commands ask for in blocks to come."""

@@ -140,3 +140,4 @@ def _trade(
         order = msgspec.structs.replace(order, qty8=Qty8(qty8))
     spoke.note(Traded(order, waiting.placed_us))
     spoke.keep_trader(venue.trade(spoke.trader(order.account), market, qty8, price_usd6))
+    spoke.bought(market.asset, qty8)

@@ -15,7 +15,7 @@ from messaging.units import Height, Micros
 from spokes import contract, funding
 from spokes.reservation import Outcome, State
 from spokes.state import SpokeState, Waiting
-from spokes.undo import CommandWas, CreditWas, Fact, Funded, Retold, Told, Traded, TraderWas
+from spokes.undo import Bought, CommandWas, CreditWas, Fact, Funded, Retold, Told, Traded, TraderWas
 
 
 def reorganised(spoke: SpokeState, depth: int, now_us: Micros) -> list[Effect]:
@@ -55,6 +55,8 @@ def _take_back(spoke: SpokeState, fact: Fact, now_us: Micros) -> None:
             spoke.traders[account] = before
         case CreditWas():
             _reopen(spoke, fact, now_us)
+        case Bought(asset, qty8):
+            spoke.add_bought(asset, -qty8)
         case CommandWas(before):
             spoke.orders[before.command.liq_id] = before
             spoke.live[before.command.liq_id] = None

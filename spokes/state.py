@@ -33,14 +33,16 @@ from messaging.units import (
     Micros,
     NodeId,
     Ppm,
+    Qty8,
     ReservationId,
     Usd6,
     new_id,
 )
+from messaging.venues import VenueTraded
 from spokes.chain import Chain
 from spokes.liquidation import Order
 from spokes.reservation import Credit, Outcome, State
-from spokes.undo import Fact, Told, TraderWas, Undo
+from spokes.undo import Bought, Fact, Told, TraderWas, Undo
 from spokes.venue import Market, Trader, report
 
 FAMILY_OF: dict[type, Family] = {
@@ -73,6 +75,7 @@ class SpokePolicy(msgspec.Struct, frozen=True, kw_only=True):
         headroom_ppm: credit asked beyond what an order needs, for price moves and for more.
         dust_usd6: what is left of a reservation below this is given back.
         patience_us: how long an order waits for credit.
+        market: who is told what is traded here; None if nobody is (C1).
     """
 
     name: NodeId
@@ -87,6 +90,7 @@ class SpokePolicy(msgspec.Struct, frozen=True, kw_only=True):
     headroom_ppm: Ppm
     dust_usd6: Usd6
     patience_us: Micros
+    market: NodeId | None = None
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -118,6 +122,7 @@ class SpokeState:
         life: how often the node has started; ids_made: reservations asked for, ever.
         changed_rids: reservations that the event under way has changed.
         filled: liquidations that it has traded for.
+        bought_qty8: by asset, what it has bought on the venue and the market is not told (C1).
         refused: orders that found no credit or were not allowed, for figures only.
         undo: what lost blocks would undo; None on a chain that loses none.
         reorgs: how often blocks have been lost.
@@ -151,6 +156,7 @@ class SpokeState:
         self.ids_made = 0
         self.changed_rids: dict[ReservationId, None] = {}
         self.filled: dict[LiquidationId, None] = {}
+        self.bought_qty8: dict[Asset, int] = {}
         self.refused = 0
         self.undo = Undo() if policy.chain.reorgs else None
         self.reorgs = 0
@@ -178,6 +184,24 @@ class SpokeState:
         self.note(TraderWas(trader.id, self.traders.get(trader.id)))
         self.traders[trader.id] = trader
         self.touched[trader.id] = None
+
+    def bought(self, asset: Asset, qty8: int) -> None:
+        """Note what a trade has bought on the venue, or sold if below zero (C1)."""
+        if self.policy.market is not None:
+            self.note(Bought(asset, qty8))
+            self.add_bought(asset, qty8)
+
+    def add_bought(self, asset: Asset, qty8: int) -> None:
+        """Add to what the market will be told of this event."""
+        self.bought_qty8[asset] = self.bought_qty8.get(asset, 0) + qty8
+
+    def tell_market(self) -> list[Effect]:
+        """Tell the market what was bought on balance, if anything was (C1)."""
+        if self.policy.market is None or not self.bought_qty8:
+            return []
+        bought_qty8 = tuple(Qty8(self.bought_qty8.pop(asset, 0)) for asset in self.places)
+        traded = VenueTraded(bought_qty8=bought_qty8)
+        return [Send(self.policy.market, Family.PRICE, traded)] if any(bought_qty8) else []
 
     def keep_credit(self, outcome: Outcome, now_us: Micros) -> list[Effect]:
         """Replace a reservation, and send the word it owes the hub."""

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import msgspec
 
 from messaging.messages import CloseReason, Family, Message, OrderPlaced
-from messaging.units import AccountId, Height, Micros, ReservationId, Usd6
+from messaging.units import AccountId, Asset, Height, Micros, ReservationId, Usd6
 from spokes.liquidation import Order
 from spokes.venue import Trader
 
@@ -46,6 +46,13 @@ class Funded(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     """A funding payment of everybody."""
 
 
+class Bought(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """What a trade has bought on the venue, or sold if below zero (C1)."""
+
+    asset: Asset
+    qty8: int
+
+
 class Told(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     """A word that has to be said again, for no block that is lost was its cause."""
 
@@ -58,7 +65,7 @@ class Retold(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
     family: Family
 
 
-Fact: TypeAlias = TraderWas | CreditWas | CommandWas | Traded | Funded | Told | Retold
+Fact: TypeAlias = TraderWas | CreditWas | CommandWas | Traded | Bought | Funded | Told | Retold
 
 
 class Undo:

@@ -51,7 +51,7 @@ def test_the_product_stands_alone(path: Path) -> None:
 
 
 def test_rules_that_code_cites_stand_in_the_docs() -> None:
-    """P1, L1, M1, O1, T1, V1, K1, B1 and INV1 are not just words."""
+    """P1, L1, M1, O1, T1, V1, K1, B1, C1 and INV1 are not just words."""
     docs = {
         "P": (ROOT / "docs" / "protocol.md").read_text(),
         "L": (ROOT / "docs" / "margin.md").read_text(),
@@ -61,11 +61,12 @@ def test_rules_that_code_cites_stand_in_the_docs() -> None:
         "V": (ROOT / "docs" / "volatility.md").read_text(),
         "K": (ROOT / "docs" / "oracle.md").read_text(),
         "B": (ROOT / "docs" / "breakers.md").read_text(),
+        "C": (ROOT / "docs" / "impact.md").read_text(),
         "INV": (ROOT / "docs" / "invariants.md").read_text(),
     }
     missing = set()
     for path in SOURCES:
-        for letter, number in re.findall(r"\b(P|L|M|O|T|V|K|B|INV)(\d+)\b", path.read_text()):
+        for letter, number in re.findall(r"\b(P|L|M|O|T|V|K|B|C|INV)(\d+)\b", path.read_text()):
             if not re.search(rf"\b{letter}{number}\b", docs[letter]):
                 missing.add(f"{letter}{number} in {path.relative_to(ROOT)}")
     assert not missing

@@ -22,7 +22,7 @@ from lab.report.style import (
     percent,
     table,
 )
-from lab.result import Result, Story, payers
+from lab.result import Result, Story, by_fills, payers
 from messaging.errors import InputRefused
 from messaging.presets import END_TO_END, PRESETS
 
@@ -179,6 +179,8 @@ def _facts(result: Result) -> str:
         f"{result.messages:,} messages, {result.invariants_checked:,} invariant checks",
         "Digest": result.digest or "none",
     }
+    if result.impact is not None:
+        facts["Impact of fills"] = by_fills(result.impact)
     rows = "\n".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
     return f"<dl>{rows}</dl>"
 

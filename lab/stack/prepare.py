@@ -94,6 +94,9 @@ def scenario_of(choices: Choices) -> Scenario:
     for assignment in choices.sets:
         reading.override(tables, assignment)
     scenario = reading.check(tables, directory=path.parent)
+    if scenario.impact is not None:
+        expected = "none in a live stack, where prices are known beforehand"
+        raise InputRefused("impact", expected=expected, found="one; `omnimargin run` has it")
     build(scenario)  # refuses latencies, prices and sizes that cannot be
     return scenario
 

@@ -130,13 +130,14 @@ def desk(**changed: object) -> Desk:
     return one
 
 
-def says(one: Desk, feed: int, usd: float, *, error_ppm: int = 0) -> None:
+def says(one: Desk, feed: int, usd: float, *, error_ppm: int = 0, depth_ppm: int = 0) -> None:
     message = PricePublished(
         asset="BTC",
         price_usd6=round(usd * USD),
         observed_us=one.now_us,
         feed=feed,
         error_ppm=error_ppm,
+        depth_ppm=depth_ppm,
     )
     one.hub.handle(one.now_us, Envelope("oracle", HUB, Family.PRICE, 1, 0, 0, 0, 0, message))
 
@@ -339,3 +340,11 @@ def test_each_feed_may_have_an_error_of_its_own() -> None:
 def test_an_oracle_that_makes_no_sense_is_refused(oracle: dict[str, object], where: str) -> None:
     with pytest.raises(InputRefused, match=where):
         scenario(oracle=oracle)
+
+
+@pytest.mark.parametrize("lie_ppm", [1, 1_000_000])
+def test_one_feed_alone_does_not_say_how_deep_the_market_is(lie_ppm: int) -> None:
+    one = desk()
+    for feed, depth_ppm in enumerate((20_000, lie_ppm, 20_000)):
+        says(one, feed, 100, depth_ppm=depth_ppm)
+    assert one.hub.state.prints[0].depth_ppm == 20_000

@@ -57,6 +57,11 @@ def test_a_number_of_spokes_that_cannot_be(tmp_path: Path, count: int) -> None:
     )
 
 
+def test_fills_that_move_prices_are_refused(tmp_path: Path) -> None:
+    choices = Choices(scenario=SCENARIO, sets=("impact.half_life_s=60",), monitor_port=0)
+    assert "impact: expected none in a live stack" in refusal(tmp_path, choices)
+
+
 def test_a_spoke_may_not_be_named_like_a_process(tmp_path: Path) -> None:
     choices = Choices(scenario=SCENARIO, sets=("spokes.base.name=relay",), monitor_port=0)
 

@@ -15,6 +15,8 @@ from lab.report.page import write_report
 from lab.report.style import dollars, duration, edges
 from lab.result import (
     Deleveraging,
+    Fall,
+    Impact,
     Lane,
     Liquidation,
     Quantiles,
@@ -211,6 +213,15 @@ def test_every_chart_holds_data_and_compiles(told: Story, drawn: set[str], tmp_p
     for spec in specs.values():
         assert rows_of(spec) > 0
         vl_convert.vegalite_to_vega(spec)
+
+
+def test_what_fills_did_is_told_where_they_did_anything(tmp_path: Path) -> None:
+    fall = Fall(0, 60_000_000, 200_000, 50_000, 750_000)
+    found = Impact(900_000, {"BTC": 1_250_000}, {"BTC": fall})
+    told = msgspec.structs.replace(FULL, result=msgspec.structs.replace(FULL.result, impact=found))
+    line = "BTC fell 20.0 %, 75 % of it by fills; R at most 1.25; coupling 0.90"
+    assert line in own_part(page_of(told, tmp_path))
+    assert "Impact of fills" not in own_part(page_of(FULL, tmp_path))
 
 
 def test_run_that_did_not_end_well_says_so(tmp_path: Path) -> None:
