@@ -11,7 +11,6 @@ from functools import partial
 from hub import reservation
 from hub.breakers import Breaker
 from hub.ledger import clearing
-from hub.margin.requirement import Reported, assess
 from hub.node import Hub
 from hub.reservation import Reservation
 from hub.zone import Zone
@@ -19,6 +18,7 @@ from lab.audit import Audit
 from lab.evidence import Evidence
 from lab.fills import Fills
 from lab.overlay import Overlay
+from lab.standings import Graces, capacity_usd6
 from lab.takeovers import Takeovers
 from lab.words import Words
 from messaging.effects import Effect, Forked, Send
@@ -94,6 +94,7 @@ class Checker:
         self._encumbered_usd6: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
         self._audit = Audit(hub.state, deposits, self._evidence)
         self._takeovers = Takeovers(hub.state)
+        self._graces = Graces(hub.state)
         self._fills = {spoke.name: Fills(spoke) for spoke in spokes}
         self._fills_before: dict[NodeId, Fills] = {}
         self._postings = 0
@@ -128,6 +129,7 @@ class Checker:
             self._hub = node.state
             self._audit.follow(node.state)
             self._takeovers.follow(node.state)
+            self._graces.follow(node.state)
         elif isinstance(node, Spoke):
             name, before = node.name, self._fills_before.pop(node.name, None)
             self._spokes[name], self._fills[name] = node, before or Fills(node, amid=amid)
@@ -214,8 +216,9 @@ class Checker:
             self._check_encumbered()
             for rid in hub.changed_rids:
                 self._check_reservation(hub.reservations[rid])
-        self.checked += len(hub.changed)
-        self._audit.check(hub.changed, block=type(event) is TimerFired)
+        block = type(event) is TimerFired
+        self.checked += len(hub.changed) + self._graces.check(now_us, block=block)
+        self._audit.check(hub.changed, block=block)
         for zone in hub.zones:
             self.checked += 1
             if zone.halted is not None:
@@ -334,7 +337,7 @@ class Checker:
                 message.expires_at_us, self._expires_max_us.get(rid, Micros(0))
             )
             reserved_usd6 = self._hub.ledger.reserved_usd6(message.account)
-            within = again or reserved_usd6 <= self._capacity_usd6(message.account, now_us)
+            within = again or reserved_usd6 <= capacity_usd6(self._hub, message.account, now_us)
             what = f"{message.account} has {reserved_usd6:,} usd6 reserved beyond its capacity"
             self._hold("INV1", within, what, message.amount_usd6)
             hub = self._hub
@@ -346,19 +349,6 @@ class Checker:
             before_us = self._expires_max_us[message.rid]
             self._hold("INV5", message.expires_at_us >= before_us, "an expiry fell", message)
             self._expires_max_us[message.rid] = message.expires_at_us
-
-    def _capacity_usd6(self, name: AccountId, now_us: Micros) -> int:
-        """Return the most an account may have reserved: cash, and equity less margin (M6)."""
-        hub = self._hub
-        account, cash_usd6 = hub.accounts[hub.place_of[name]], hub.ledger.cash_usd6(name)
-        conditions = hub.conditions(now_us)
-        equity_usd6, initial_usd6 = [], []
-        for kind in ("latest", "settled"):
-            reports = [Reported(getattr(view, kind), view.settled) for view in account.views]
-            standing = assess(hub.margin, hub.places, conditions, cash_usd6, reports)
-            equity_usd6.append(standing.equity_usd6)
-            initial_usd6.append(standing.initial_usd6)
-        return min(cash_usd6, min(equity_usd6) - max(initial_usd6))
 
     def _check_balance(self) -> None:
         """All books of the ledger add up to nothing, to the millionth."""
