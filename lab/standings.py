@@ -4,7 +4,7 @@ The clocks of grace are the check's own, kept from what each look finds; the hub
 """
 
 from hub.account import Account
-from hub.margin.requirement import Reported, assess
+from hub.margin.requirement import Conditions, Reported, assess
 from hub.state import HubState
 from messaging.errors import InvariantViolated
 from messaging.messages import MarginStatus
@@ -60,18 +60,19 @@ class Graces:
             else:
                 self._since_us.setdefault(place, None)
         if block and hub.looked_us == now_us:
+            conditions = hub.conditions(now_us)
             for place in self._since_us:
                 if hub.accounts[place].status is MarginStatus.REDUCE_ONLY:
                     checked += 1
-                    self._check(hub.accounts[place], now_us)
+                    self._check(hub.accounts[place], conditions, now_us)
         if hub.ledger.haircut_usd6 != self._given_usd6:
             self._given_usd6 = dict(hub.ledger.haircut_usd6)
         return checked
 
-    def _check(self, account: Account, now_us: Micros) -> None:
+    def _check(self, account: Account, conditions: Conditions, now_us: Micros) -> None:
         """Below maintenance and not liquidated: above the floor, and not for too long."""
         hub, policy = self._hub, self._hub.policy.liquidation
-        standing = hub.assess_latest(account, hub.conditions(now_us))
+        standing = hub.assess_latest(account, conditions)
         # A haircut ends the block, and what it does is for the next look (L11).
         given_usd6 = hub.ledger.haircut_usd6.get(account.id, 0)
         equity_usd6 = standing.equity_usd6 + given_usd6 - self._given_usd6.get(account.id, 0)
