@@ -6,6 +6,7 @@ against the trader.
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
@@ -124,14 +125,18 @@ class Holding:
         are equally dear; and the frontier is the lower convex hull of these. None of them raises
         the requirement: a hedge is not closed before what it hedges.
         """
-        points = [
+        return _hull(self._point(self.whole, self._now), self.candidates)
+
+    @cached_property
+    def candidates(self) -> list[Point]:
+        """Return corners and crossings, of those that do not raise the requirement."""
+        return [
             self._point(sizes, left)
-            for sizes, left in self._candidates()
+            for sizes, left in self._corners_and_crossings()
             if left.scan_usd6 <= self._now.scan_usd6
         ]
-        return _hull(self._point(self.whole, self._now), points)
 
-    def _candidates(self) -> Iterator[tuple[tuple[int, ...], _Standing]]:
+    def _corners_and_crossings(self) -> Iterator[tuple[tuple[int, ...], _Standing]]:
         corners = {
             sizes: self._stand(sizes) for sizes in product(*((0, size) for size in self.whole))
         }
@@ -201,7 +206,7 @@ def least_cost(
         sizes[place] = after.sizes_qty8
         if missing_usd6 <= gain_usd6:
             needed_usd6 = before.gain_usd6 + missing_usd6
-            sizes[place] = _between(holdings[place], before, after, needed_usd6)
+            sizes[place] = _last(holdings[place], before, after, needed_usd6)
         missing_usd6 -= gain_usd6
         if missing_usd6 <= 0:
             break
@@ -211,8 +216,24 @@ def least_cost(
     return sizes
 
 
-def _between(holding: Holding, before: Point, after: Point, gain_usd6: int) -> tuple[int, ...]:
-    """Return the first sizes on the way between two points that gain so much, lot by lot."""
+def _last(holding: Holding, before: Point, after: Point, gain_usd6: int) -> tuple[int, ...]:
+    """Return what gains so much at least charge, on the way from one point to another.
+
+    Gain is at least as straight as the chord, as long as no leg that is closed whole lets another
+    one's range count for hedges (M3). Where one does, the ways to all other candidates are tried.
+    """
+    found = _between(holding, before, after, gain_usd6)
+    rounding_usd6 = 2 * len(holding.legs)
+    chord_usd6 = (gain_usd6 - before.gain_usd6) * _rate(before, after) + rounding_usd6
+    if found.charge_usd6 - before.charge_usd6 > chord_usd6:
+        ways = [point for point in holding.candidates if point.gain_usd6 >= gain_usd6]
+        tried = [_between(holding, before, point, gain_usd6) for point in ways]
+        found = min((found, *tried), key=lambda one: (one.charge_usd6, one.sizes_qty8))
+    return found.sizes_qty8
+
+
+def _between(holding: Holding, before: Point, after: Point, gain_usd6: int) -> Point:
+    """Return the first point on the way between two that gains so much, lot by lot."""
     pairs = list(zip(before.sizes_qty8, after.sizes_qty8, strict=True))
     whole = max(abs(one - other) for one, other in pairs)
 
@@ -220,18 +241,19 @@ def _between(holding: Holding, before: Point, after: Point, gain_usd6: int) -> t
         return tuple(one + (other - one) * part // whole for one, other in pairs)
 
     low, high, tries = 0, whole, 0
-    gains = {low: before.gain_usd6, high: after.gain_usd6}
+    points = {low: before, high: after}
     while high - low > 1:
         # Gain is all but straight, so the chord is all but right; halving is for where it is not.
         tries += 1
         middle = (low + high) // 2
         if tries % 4:
-            span_usd6 = gains[high] - gains[low]
-            middle = low - (gains[low] - gain_usd6) * (high - low) // span_usd6
+            left_usd6 = points[low].gain_usd6 - gain_usd6
+            span_usd6 = points[high].gain_usd6 - points[low].gain_usd6
+            middle = low - left_usd6 * (high - low) // span_usd6
             middle = min(max(middle, low + 1), high - 1)
-        gains[middle] = holding.point(at(middle)).gain_usd6
-        if gains[middle] >= gain_usd6:
+        points[middle] = holding.point(at(middle))
+        if points[middle].gain_usd6 >= gain_usd6:
             high = middle
         else:
             low = middle
-    return at(high)
+    return points[high]

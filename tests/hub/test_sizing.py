@@ -51,7 +51,19 @@ def test_a_deeper_fall_goes_on_from_what_is_under_way() -> None:
 
     assert rest.target_qty8 == 0 < first.target_qty8
     assert here.account().bounds() == {(0, 0): 0, (1, 0): other.target_qty8}
-    assert 0 < other.target_qty8 < POSITION // 2
+
+    # All executed at 94: 400 less what both cost is 8.5 % of what is left.
+    left_usd = other.target_qty8 * 94 / ONE
+    equity_usd = 400 - 4_700 * 0.010001 - (4_700 - left_usd) * 0.020001
+    assert equity_usd == pytest.approx(left_usd * 0.085, abs=1e-4)
+
+
+def test_a_leg_that_is_being_closed_whole_is_not_ordered_again() -> None:
+    here = desk(20_000, 10_000)
+    assert len(orders(at(here, 93.2))) == 2
+    (order,) = orders(at(here, 91.5))
+
+    assert here.account().bounds() == {(0, 0): order.target_qty8, (1, 0): 0}
 
 
 def test_the_outcome_of_a_plan_is_at_its_target() -> None:
