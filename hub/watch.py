@@ -66,10 +66,8 @@ def _status(hub: HubState, account: Account, standing: Assessment, now_us: Micro
     policy = hub.policy.liquidation
     equity_usd6, maintenance_usd6 = standing.equity_usd6, standing.maintenance_usd6
     if equity_usd6 < maintenance_usd6:
-        waits = account.status is not MarginStatus.FROZEN and (
-            now_us < _grace_until_us(hub, account, now_us)
-            and equity_usd6 >= ratio_up(maintenance_usd6, policy.grace_floor_ppm)
-        )
+        in_time = now_us < _grace_until_us(hub, account, now_us)
+        waits = in_time and equity_usd6 >= ratio_up(maintenance_usd6, policy.grace_floor_ppm)
         return MarginStatus.REDUCE_ONLY if waits else MarginStatus.FROZEN
     if account.commands:
         return account.status

@@ -244,6 +244,16 @@ def test_a_hedge_is_not_closed_before_what_it_hedges() -> None:
     assert 2 * ONE <= sizes[0] < 4 * ONE
 
 
+def test_a_hedge_is_not_closed_though_the_target_asks_for_less_notional() -> None:
+    """A target of a tenth of notional gains by it; alone it would raise the requirement."""
+    book = Book(RIGID, [(0, ONE, True, 0.0, 15_000, 0), (0, ONE // 2, False, 0.0, 1, 0)])
+    holding = Holding(book.policy, book.conditions, book.legs, 100_000)
+    (sizes,) = least_cost([holding], 5 * USD, 0)
+
+    assert sizes[1] > 0
+    assert book.margin_usd(sizes)[0] < book.margin_usd(holding.whole)[0]
+
+
 def test_a_balanced_hedge_gives_on_both_sides() -> None:
     """What is left of the requirement is for two ages, and either leg alone would raise it."""
     hedged = [(0, ONE, True, 0.0, 9_000, 0), (0, ONE, False, 7_200.0, 9_000, 0)]
