@@ -63,6 +63,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         margin_version: counts the changes of status, for spokes to order them.
         commands: liquidations under way.
         liquidations: how many commands there have been.
+        grace_until_us: until when a liquidation may wait; None if the account has not been below
+            maintenance since it was last allowed to open (rule L16).
         closed_out: a shortfall has been written off; the account trades no more.
     """
 
@@ -73,6 +75,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     margin_version: int = 0
     commands: tuple[Command, ...] = ()
     liquidations: int = 0
+    grace_until_us: Micros | None = None
     closed_out: bool = False
 
     @property

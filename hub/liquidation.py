@@ -1,9 +1,10 @@
 """How much to close, where; and what an ended account costs. Pure functions.
 
-Rules L5 to L8 of docs/margin.md for sizes, P75 to P83 of docs/protocol.md for commands.
+Rules L5 to L8 and L15 of docs/margin.md for sizes, P75 to P83 of docs/protocol.md for commands.
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 import msgspec
 
@@ -12,6 +13,13 @@ from hub.adl import Adl
 from hub.margin.requirement import Assessment
 from messaging.messages import LiquidationDone, StateReported
 from messaging.units import Asset, LiquidationId, Micros, Ppm, Qty8, Usd6, ratio_up
+
+
+class Plan(StrEnum):
+    """Which positions give how much."""
+
+    PRO_RATA = "pro_rata"  # every one the same share (rule L5)
+    LEAST_COST = "least_cost"  # those whose closing costs least for what it releases (rule L15)
 
 
 class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +36,9 @@ class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
         socialise: what no fund pays is taken from all accounts' cash (rule L11).
         adl: whose positions are closed against those of a bankrupt account (rule L12).
         commands_max: most commands under way on one position; the last closes it whole.
+        plan: which positions are closed.
+        grace_us: how long a liquidation waits from the first look below maintenance (rule L16).
+        grace_floor_ppm: but not below this share of maintenance.
     """
 
     call_ppm: Ppm
@@ -40,6 +51,9 @@ class LiquidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
     socialise: bool = False
     adl: Adl = Adl.NONE
     commands_max: int = 8
+    plan: Plan = Plan.PRO_RATA
+    grace_us: Micros = Micros(0)
+    grace_floor_ppm: Ppm = Ppm(800_000)
 
 
 class Reduction(msgspec.Struct, frozen=True):
@@ -94,21 +108,43 @@ def plan(
         return []
     if standing.notional_usd6 * stays // of < policy.dust_usd6:
         stays = 0
-    bounds = account.bounds()
-    reductions = []
+    targets = {key: Qty8(size * stays // of) for key, size in sizes(account, places).items()}
+    return reductions(policy, account, places, targets)
+
+
+def sizes(account: Account, places: Mapping[Asset, int]) -> dict[tuple[int, int], Qty8]:
+    """Return the size of every position by (spoke, asset), commands under way executed (L7)."""
+    bounds, found = account.bounds(), {}
+    for spoke, view in enumerate(account.views):
+        for position in view.latest.positions:
+            key, reported_qty8 = (spoke, places[position.asset]), Qty8(abs(position.qty8))
+            found[key] = min(reported_qty8, bounds.get(key, reported_qty8))
+    return found
+
+
+def reductions(
+    policy: LiquidationPolicy,
+    account: Account,
+    places: Mapping[Asset, int],
+    targets: Mapping[tuple[int, int], Qty8],
+) -> list[Reduction]:
+    """Return what brings positions down to targets, by (spoke, asset); none that is no smaller.
+
+    Where the most commands are under way the position is closed whole.
+    """
+    before, found = sizes(account, places), []
     for spoke, view in enumerate(account.views):
         for position in view.latest.positions:
             asset = places[position.asset]
-            reported_qty8 = Qty8(abs(position.qty8))
-            size_qty8 = min(reported_qty8, bounds.get((spoke, asset), reported_qty8))
+            target_qty8 = targets[spoke, asset]
+            if target_qty8 >= before[spoke, asset]:
+                continue
             pending = sum(c.spoke == spoke and c.asset == asset for c in account.commands)
-            share = 0 if pending >= policy.commands_max - 1 else stays
-            target_qty8 = Qty8(size_qty8 * share // of)
-            if target_qty8 < size_qty8:
-                reductions.append(
-                    Reduction(spoke, asset, reported_qty8, target_qty8, view.latest.version)
-                )
-    return reductions
+            if pending >= policy.commands_max - 1:
+                target_qty8 = Qty8(0)
+            reported_qty8 = Qty8(abs(position.qty8))
+            found.append(Reduction(spoke, asset, reported_qty8, target_qty8, view.latest.version))
+    return found
 
 
 def end(account: Account, done: LiquidationDone) -> Account:

@@ -8,6 +8,7 @@ import msgspec
 from hub.account import Command
 from hub.cut import Cut
 from hub.margin.delay import Delay
+from hub.planning import CloseOut
 from messaging.messages import Family, HaltReason
 from messaging.units import Height, LiquidationId, Micros, NodeId, ReservationId, Usd6
 
@@ -51,6 +52,7 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
         hold_us: hub time for which a final gain from there does not count yet (rule L9).
         delays: per asset, what the random way there is worth in age (rule M8); may be none.
         insurance_usd6: what the spoke's own fund starts with (rule L10); 0 for none.
+        close_outs: per asset, what closing there costs (rule L15); may be none.
     """
 
     name: NodeId
@@ -61,6 +63,7 @@ class ZonePolicy(msgspec.Struct, frozen=True, kw_only=True):
     hold_us: Micros = Micros(0)
     delays: tuple[Delay, ...] = ()
     insurance_usd6: Usd6 = Usd6(0)
+    close_outs: tuple[CloseOut, ...] = ()
 
 
 class Zone:

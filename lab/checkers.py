@@ -17,6 +17,7 @@ from hub.zone import Zone
 from lab.audit import Audit
 from lab.evidence import Evidence
 from lab.fills import Fills
+from lab.graces import Graces
 from lab.overlay import Overlay
 from lab.standing import Standing
 from lab.takeovers import Takeovers
@@ -95,6 +96,7 @@ class Checker:
         self._audit = Audit(hub.state, deposits, self._evidence)
         self._standing = Standing(self._evidence)
         self._takeovers = Takeovers(hub.state)
+        self._graces = Graces(hub.state)
         self._fills = {spoke.name: Fills(spoke) for spoke in spokes}
         self._fills_before: dict[NodeId, Fills] = {}
         self._postings = 0
@@ -129,6 +131,7 @@ class Checker:
             self._hub = node.state
             self._audit.follow(node.state)
             self._takeovers.follow(node.state)
+            self._graces.follow(node.state)
         elif isinstance(node, Spoke):
             name, before = node.name, self._fills_before.pop(node.name, None)
             self._spokes[name], self._fills[name] = node, before or Fills(node, amid=amid)
@@ -215,8 +218,9 @@ class Checker:
             self._check_encumbered()
             for rid in hub.changed_rids:
                 self._check_reservation(hub.reservations[rid])
-        self.checked += len(hub.changed)
-        self._audit.check(hub.changed, block=type(event) is TimerFired)
+        block = type(event) is TimerFired
+        self.checked += len(hub.changed) + self._graces.check(now_us, block=block)
+        self._audit.check(hub.changed, block=block)
         if effects:  # else nothing rests on how an account stands
             concerned = [hub.accounts[place] for place in hub.changed]
             self.checked += self._standing.check(hub, concerned, now_us)

@@ -7,6 +7,7 @@ from hub.margin.delay import Delay, delay
 from hub.margin.requirement import MarginPolicy
 from hub.margin.volatility.estimate import VolatilityPolicy
 from hub.oracle import OraclePolicy
+from hub.planning import CloseOut
 from hub.state import HubPolicy
 from hub.zone import ZonePolicy
 from lab import reading
@@ -19,7 +20,7 @@ from markets.impact import ImpactPolicy, mean_share
 from markets.traders import TraderPolicy
 from messaging.atoms import atoms, in_line
 from messaging.latency import Latency, quantile_us
-from messaging.units import HUB, MARKET, YEAR_S, Asset, Micros, NodeId, Ppm
+from messaging.units import HUB, MARKET, YEAR_S, Asset, Micros, NodeId, Ppm, Usd6, ratio_down
 from spokes import venue
 from spokes.state import SpokePolicy
 
@@ -55,6 +56,9 @@ def hub_policy(scenario: Scenario, lanes: tuple[Lane, ...]) -> HubPolicy:
             insurance_share_ppm=Ppm(liquidation.insurance_share_ppm),
             socialise=liquidation.socialise,
             adl=liquidation.adl,
+            plan=liquidation.plan,
+            grace_us=micros(liquidation.grace_s),
+            grace_floor_ppm=Ppm(liquidation.grace_floor_ppm),
         ),
         zones=zones,
         clock_skew_us=micros(hub.clock_skew_s),
@@ -90,6 +94,18 @@ def _zone_policy(scenario: Scenario, spoke: SpokeTable, one: Lane) -> ZonePolicy
         hold_us=micros(spoke.gain_hold_s),
         delays=_delays(scenario, one.down) if whole else (),
         insurance_usd6=usd6(spoke.insurance_usd),
+        close_outs=tuple(_close_out(scenario, spoke, table) for table in scenario.assets),
+    )
+
+
+def _close_out(scenario: Scenario, spoke: SpokeTable, table: AssetTable) -> CloseOut:
+    """Return what closing costs at a venue whose depth is what it is as a rule."""
+    market = _market(spoke, table)
+    slice_usd6 = market.unwind_usd6_per_s * micros(scenario.reporting.liquidation_slice_s)
+    return CloseOut(
+        rate_ppm=Ppm(market.fee_ppm + market.liquidation_fee_ppm + market.half_spread_ppm),
+        depth_usd6=market.depth_usd6,
+        slice_usd6=slice_usd6 // 1_000_000,
     )
 
 
@@ -124,7 +140,7 @@ def spoke_policy(scenario: Scenario, spoke: SpokeTable) -> SpokePolicy:
         name=NodeId(spoke.name),
         hub=HUB,
         chain=chain_of(spoke),
-        markets=tuple(_market(table) for table in scenario.assets),
+        markets=tuple(_market(spoke, table) for table in scenario.assets),
         watermark_us=micros(reporting.watermark_s),
         digest_us=micros(reporting.digest_s),
         funding_us=hours(reporting.funding_h),
@@ -137,14 +153,14 @@ def spoke_policy(scenario: Scenario, spoke: SpokeTable) -> SpokePolicy:
     )
 
 
-def _market(table: AssetTable) -> venue.Market:
+def _market(spoke: SpokeTable, table: AssetTable) -> venue.Market:
     return venue.Market(
         asset=Asset(table.name),
         initial_margin_ppm=Ppm(table.initial_margin_ppm),
-        fee_ppm=Ppm(table.fee_ppm),
+        fee_ppm=Ppm(table.fee_ppm if spoke.fee_ppm is None else spoke.fee_ppm),
         liquidation_fee_ppm=Ppm(table.liquidation_fee_ppm),
         half_spread_ppm=Ppm(table.half_spread_ppm),
-        depth_usd6=usd6(table.depth_usd),
+        depth_usd6=Usd6(max(1, ratio_down(usd6(table.depth_usd), spoke.depth_share_ppm))),
         unwind_usd6_per_s=int(usd6(table.depth_usd_per_s) * table.participation_ppm // 1_000_000),
         funding_ppm=Ppm(table.funding_ppm),
     )

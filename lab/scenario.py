@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from hub.adl import Adl
+from hub.liquidation import Plan
 from hub.margin.buffer import BufferChoice, SqrtTimeBuffer
 from hub.margin.volatility.estimate import VolatilityPolicy
 from markets.feed import FaultKind
@@ -82,6 +83,8 @@ class SpokeTable(Table, frozen=True):
     zone_cap_usd: Dollars = 100_000_000.0
     gain_hold_s: NotNegative = 0.0
     insurance_usd: NotNegative = 0.0
+    depth_share_ppm: Annotated[int, Meta(gt=0, le=10_000_000)] = 1_000_000
+    fee_ppm: Share | None = None
     latency: str | Latency | None = None
     outages: tuple[WindowTable, ...] = ()
     partitions: tuple[WindowTable, ...] = ()
@@ -112,6 +115,9 @@ class LiquidationTable(Table, frozen=True):
     insurance_share_ppm: Share = 500_000
     socialise: bool = False
     adl: Adl = Adl.NONE
+    plan: Plan = Plan.PRO_RATA
+    grace_s: NotNegative = 0.0
+    grace_floor_ppm: Share = 800_000
 
 
 class ReservationTable(Table, frozen=True):

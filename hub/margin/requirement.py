@@ -137,19 +137,16 @@ def assess(
             size_qty8 = abs(position.qty8)
             if bounds:
                 size_qty8 = min(size_qty8, bounds.get((spoke, place), size_qty8))
-            size_usd6 = -(-size_qty8 * price_usd6 // ONE)
+            size_usd6, ratio = charged(policy, conditions, spoke, place, size_qty8)
             notional_usd6 += size_usd6
             held.append(place)
-            risk = policy.assets[place]
-            unwind_s = size_usd6 / risk.unwind_usd6_per_s
-            ratio = range_ppm(policy.buffer, risk, conditions.tau_s[spoke][place] + unwind_s / 3.0)
             legs[place].append((size_usd6 if position.qty8 > 0 else -size_usd6, ratio))
         equity_usd6 += recognised_usd6(policy, pnl_usd6, held, conditions.gain_share_ppm[spoke])
 
     maintenance_usd6 = initial_usd6 = 0
     for risk, held_legs in zip(policy.assets, legs, strict=True):
         if held_legs:
-            scan_usd6 = -(-max(fall_and_rise(held_legs)) // 1_000_000)
+            scan_usd6 = dearer_usd6(fall_and_rise(held_legs))
             maintenance_usd6 += scan_usd6
             initial_usd6 += -(-scan_usd6 * risk.initial_margin_ppm // risk.maintenance_margin_ppm)
     return Assessment(
@@ -158,6 +155,23 @@ def assess(
         initial_usd6=initial_usd6,
         notional_usd6=notional_usd6,
     )
+
+
+def charged(
+    policy: MarginPolicy, conditions: Conditions, spoke: int, asset: int, size_qty8: int
+) -> tuple[int, Ppm]:
+    """Return the value of a leg of this size [usd6], rounded up, and its range (rule M4)."""
+    risk = policy.assets[asset]
+    size_usd6 = -(-size_qty8 * conditions.prices_usd6[asset] // ONE)
+    unwind_s = size_usd6 / risk.unwind_usd6_per_s
+    return size_usd6, range_ppm(
+        policy.buffer, risk, conditions.tau_s[spoke][asset] + unwind_s / 3.0
+    )
+
+
+def dearer_usd6(fall_and_rise: tuple[int, int]) -> int:
+    """Return what one asset requires [usd6], rounded up (rule M3)."""
+    return -(-max(fall_and_rise) // 1_000_000)
 
 
 def fall_and_rise(legs: Sequence[tuple[int, Ppm]]) -> tuple[int, int]:

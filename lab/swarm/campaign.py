@@ -72,6 +72,7 @@ REQUIRED = (
     *("LiquidationOrdered", "LiquidationDone: done", "LiquidationDone: expired"),
     "LiquidationDone: nothing_to_do",
     *("MarginSet: reduce_only", "MarginSet: frozen", "MarginSet: open"),
+    "grace",
     *("BreakerSet: price_old", "BreakerSet: feed_stuck", "BreakerSet: off_mean"),
     *("BreakerSet: cascade", "BreakerSet: zone_won", "BreakerSet: clear"),
     "ReservationRejected: breaker",

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from hub.adl import Adl
+from hub.liquidation import Plan
 from lab import reading
 from lab.scenario import Scenario
 from lab.swarm.draws import Draws
@@ -33,6 +34,7 @@ FAULTS = {
 KEYS = ("rotation", "leaked")  # not with amnesia: who is rebuilt knows first keys alone
 SKEW_S = 120.0  # how far a clock is off at most; timers wait that long when it is put back
 HOLDS_S = (0.0, 5.0, 60.0)  # of gains
+GRACES_S = (0.0, 0.0, 20.0, 120.0)  # of a margin call
 CRASHES = 0.3  # share of the seeds in which prices move by a tenth or more while there is load
 FUNDS_USD = (0.0, 100.0, 2_000.0)  # of a spoke
 REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
@@ -178,6 +180,7 @@ def scenario_of(options: Options) -> Scenario:
             "command_ttl_s": options.ttl_s,
             "socialise": losses.chance(0.5),
             "adl": losses.choice(list(Adl)),
+            **_waiting(options),
         },
         "reporting": {
             "watermark_s": options.watermark_s,
@@ -240,6 +243,16 @@ def _impact(options: Options) -> dict[str, float]:
         return {}
     impact = Draws(options.seed, "world/impact").choice([0.0, 1_000.0, 100_000.0])
     return {"impact_ppm_per_million_usd": impact}
+
+
+def _waiting(options: Options) -> dict[str, Any]:
+    """Return which positions a liquidation closes, and how long it waits (L15, L16)."""
+    draws = Draws(options.seed, "world/plan")
+    return {
+        "plan": draws.choice(list(Plan)),
+        "grace_s": draws.choice(GRACES_S),
+        "grace_floor_ppm": draws.choice([500_000, 800_000, 950_000]),
+    }
 
 
 def _digest_s(options: Options) -> float:

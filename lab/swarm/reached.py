@@ -116,6 +116,7 @@ class Reached:
             self._contradicted(event)
         if hub.changed:  # who settles changes an account
             self._count_gains(hub)
+            self._count_waiting(hub, now_us)
         for rid in hub.changed_rids:
             known, before = hub.reservations[rid], self._hub.get(rid)
             if known.state is before:
@@ -157,6 +158,14 @@ class Reached:
             elif zone.held_usd6 < before_usd6:
                 self.counts["held gain freed"] += 1
             self._held_usd6[zone.name] = zone.held_usd6
+
+    def _count_waiting(self, hub: HubState, now_us: Micros) -> None:
+        """Count margin calls that a liquidation waits for, from their first look on (rule L16)."""
+        if hub.looked_us == now_us:
+            begun_us = now_us + hub.policy.liquidation.grace_us
+            for place in hub.changed:
+                until_us = hub.accounts[place].grace_until_us
+                self.counts["grace"] += until_us is not None and now_us < until_us == begun_us
 
     def _released(self, known: reservation.Reservation, before: reservation.State) -> None:
         """Count how a reservation came to its end."""

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from hub.account import Account
 from hub.adl import Adl
-from hub.liquidation import LiquidationPolicy
+from hub.liquidation import LiquidationPolicy, Plan
 from hub.margin.buffer import AssetRisk, NoBuffer
 from hub.margin.requirement import MarginPolicy
 from hub.node import Hub
 from hub.oracle import Print, take
+from hub.planning import CloseOut
 from hub.reservation import State
 from hub.state import HubPolicy
 from hub.zone import ZonePolicy
@@ -62,8 +63,11 @@ class Desk:
         adl: Adl = Adl.NONE,
         more: Sequence[str] = (),
         priced: bool = True,
+        plan: Plan = Plan.PRO_RATA,
+        grace_us: int = 0,
+        rates_ppm: Sequence[int] = (),
     ) -> None:
-        """`more` are accounts like bob."""
+        """`more` are accounts like bob; `rates_ppm` is what closing costs on each spoke."""
         zones = tuple(
             ZonePolicy(
                 name=name,
@@ -73,8 +77,11 @@ class Desk:
                 renewals_max=renewals_max,
                 hold_us=hold_us,
                 insurance_usd6=fund_usd6,
+                close_outs=tuple(
+                    CloseOut(rate, 10**15, 10**9) for rate in rates_ppm[place : place + 1]
+                ),
             )
-            for name in (BASE, SOL)
+            for place, name in enumerate((BASE, SOL))
         )
         liquidation = LiquidationPolicy(
             call_ppm=1_150_000,
@@ -86,6 +93,8 @@ class Desk:
             insurance_share_ppm=500_000,
             socialise=socialise,
             adl=adl,
+            plan=plan,
+            grace_us=grace_us,
         )
         policy = HubPolicy(
             name=HUB,
