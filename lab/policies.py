@@ -222,6 +222,7 @@ def impact_policy(scenario: Scenario) -> ImpactPolicy | None:
         walk_per_usd=tuple(0.01 / one.depth_usd for one in scenario.assets),
         half_life_us=micros(table.half_life_s),
         coupling_ppm=Ppm(table.coupling_ppm),
+        depth_shares_ppm=tuple(Ppm(one.depth_share_ppm) for one in scenario.spokes),
     )
     return policy if policy.half_life_us or any(policy.lasting_per_usd) else None
 

@@ -26,12 +26,14 @@ class ImpactPolicy(msgspec.Struct, frozen=True, kw_only=True):
         walk_per_usd: per asset, share that a dollar moves it by at first: it walks up the book.
         half_life_us: in which half of what does not last is gone; 0: it is gone at once.
         coupling_ppm: share of a venue's own displacement that each other venue follows.
+        depth_shares_ppm: per venue, its book's depth as a share of the asset's.
     """
 
     lasting_per_usd: tuple[float, ...]
     walk_per_usd: tuple[float, ...]
     half_life_us: Micros
     coupling_ppm: Ppm
+    depth_shares_ppm: tuple[Ppm, ...]
 
 
 class Displacement(NamedTuple):
@@ -45,12 +47,18 @@ NONE = Displacement(0, 0)
 
 
 def pushed(
-    policy: ImpactPolicy, asset: int, known: Displacement, bought_usd: float, depth_ppm: Ppm
+    policy: ImpactPolicy,
+    asset: int,
+    venue: int,
+    known: Displacement,
+    bought_usd: float,
+    depth_ppm: Ppm,
 ) -> Displacement:
-    """Return a displacement after so much was bought, or sold if below zero (C2)."""
+    """Return a venue's displacement after so much was bought, or sold if below zero (C2)."""
     at_depth_usd = bought_usd * NORMAL_PPM / depth_ppm
     lasting = policy.lasting_per_usd[asset]
-    passing = max(0.0, policy.walk_per_usd[asset] - lasting) if policy.half_life_us else 0.0
+    walk = policy.walk_per_usd[asset] * NORMAL_PPM / policy.depth_shares_ppm[venue]
+    passing = max(0.0, walk - lasting) if policy.half_life_us else 0.0
     return Displacement(
         _bounded(known.lasting_e12 + lasting * at_depth_usd * UNIT),
         _bounded(known.passing_e12 + passing * at_depth_usd * UNIT),

@@ -90,7 +90,7 @@ class MovedMarket(Market):
         for asset, qty8 in enumerate(traded.bought_qty8):
             bought_usd = value_usd(qty8, self._told[event.sender][asset])
             own = self._own[asset]
-            own[venue] = pushed(self._policy, asset, own[venue], bought_usd, depth_ppm)
+            own[venue] = pushed(self._policy, asset, venue, own[venue], bought_usd, depth_ppm)
         before = self._told
         return [send for send in self._say(now_us) if before[send.to] != self._told[send.to]]
 

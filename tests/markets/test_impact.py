@@ -39,6 +39,7 @@ def policy(
         walk_per_usd=(walk, 0.0),
         half_life_us=half_life_s * S,
         coupling_ppm=coupling_ppm,
+        depth_shares_ppm=(NORMAL, NORMAL, NORMAL // 4),
     )
 
 
@@ -141,8 +142,15 @@ def test_with_a_half_life_of_nothing_only_what_lasts_is_seen() -> None:
 
 
 def test_an_impact_beyond_the_walk_lasts_whole() -> None:
-    after = pushed(policy(lasting=5e-9, half_life_s=9), 0, NONE, -1e6, NORMAL)
+    after = pushed(policy(lasting=5e-9, half_life_s=9), 0, 0, NONE, -1e6, NORMAL)
     assert after == Displacement(-5_000_000_000, 0)
+
+
+def test_a_thin_book_is_walked_up_further_and_comes_back_to_the_same() -> None:
+    made = policy(lasting=1e-9, walk=3e-9, half_life_s=9)
+    deep, thin = (pushed(made, 0, venue, NONE, 1e6, NORMAL) for venue in (0, 2))
+    assert deep == Displacement(1_000_000_000, 2_000_000_000)
+    assert thin == Displacement(1_000_000_000, 11_000_000_000)
 
 
 def test_fills_that_move_no_price_are_answered_with_nothing() -> None:
@@ -181,7 +189,7 @@ def test_prices_stay_what_messages_can_carry(
     own = [NONE] * 3
     for venue, usd, depth_ppm, passed_us in fills:
         own = [decayed(made, one, passed_us) for one in own]
-        own[venue] = pushed(made, 0, own[venue], usd, depth_ppm)
+        own[venue] = pushed(made, 0, venue, own[venue], usd, depth_ppm)
     for venue in range(3):
         moved = displaced_usd6(price_usd6, at_venue_e12(made, own, venue))
         assert 1 <= moved <= PRICE_USD6_MAX
@@ -196,7 +204,7 @@ def test_prices_stay_what_messages_can_carry(
 )
 def test_what_is_taken_back_leaves_nothing(usd: float, depth_ppm: int, coupling_ppm: int) -> None:
     made = policy(coupling_ppm=coupling_ppm)
-    back = pushed(made, 0, pushed(made, 0, NONE, usd, depth_ppm), -usd, depth_ppm)
+    back = pushed(made, 0, 0, pushed(made, 0, 0, NONE, usd, depth_ppm), -usd, depth_ppm)
     assert back == NONE
 
 
@@ -210,7 +218,7 @@ def test_one_shared_market_has_one_price() -> None:
 def test_the_cheapest_and_the_dearest_price_stay_prices(price_usd6: int) -> None:
     made = policy(lasting=1e-6)
     for usd in (-1e12, 1e12):
-        own = [pushed(made, 0, NONE, usd, NORMAL)]
+        own = [pushed(made, 0, 0, NONE, usd, NORMAL)]
         moved = displaced_usd6(price_usd6, at_venue_e12(made, own, 0))
         assert 1 <= moved <= PRICE_USD6_MAX
         assert (moved - price_usd6) * usd >= 0
