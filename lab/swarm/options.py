@@ -126,7 +126,7 @@ def draw(seed: int, minutes: float) -> Options:
         volatility=round(stream("volatility").log_uniform(0.5, 30.0), 2),
         safety_s=minutes * 60.0 * (LONGER if stream("length").chance(0.1) else 1),
         batch=stream("batch").choice([1, 1, 3, 20, 100]),
-        snapshot_events=stream("snapshot").choice([100, 300, 1_000]),
+        snapshot_events=stream("snapshot").choice([200, 500, 2_000]),
         renewals_max=stream("renewals").whole(0, 2),
         real_signatures=stream("signatures").chance(0.01),
         audited=stream("audited").chance(0.02),
