@@ -341,6 +341,7 @@ def _check_sense(scenario: Scenario) -> None:
     _check_order("liquidation.restore_ppm", liquidation.call_ppm, liquidation.restore_ppm)
     _check_order("traders.open_until_h", traders.open_until_h, scenario.duration_h, last=True)
     _check_feeds(scenario)
+    _check_named(scenario)
     for index, spoke in enumerate(scenario.spokes):
         _check_order(f"spokes[{index}].final_after_s", spoke.safe_after_s, spoke.final_after_s)
         for name in ("outages", "partitions"):
@@ -374,6 +375,26 @@ def _check_feeds(scenario: Scenario) -> None:
         if fault.until_h <= fault.from_h:
             expected = f"more than from_h = {fault.from_h}"
             raise InputRefused(f"{at}.until_h", expected=expected, found=fault.until_h)
+
+
+def _check_named(scenario: Scenario) -> None:
+    """Refuse orders of named accounts for what is not there, and behind the end."""
+    named = scenario.traders.named
+    check_once("traders.named", [one.name for one in named])
+    for index, one in enumerate(named):
+        for number, order in enumerate(one.orders):
+            at = f"traders.named[{index}].orders[{number}]"
+            for key, name, known in (
+                ("spoke", order.spoke, [spoke.name for spoke in scenario.spokes]),
+                ("asset", order.asset, [str(asset) for asset in assets(scenario)]),
+            ):
+                if name not in known:
+                    expected = f"one of {', '.join(known)}"
+                    raise InputRefused(f"{at}.{key}", expected=expected, found=repr(name))
+            _check_order(f"{at}.at_h", order.at_h, scenario.duration_h, last=True)
+            if (order.notional_usd == 0) == (order.close_ppm == 0):
+                expected = "either notional_usd or close_ppm"
+                raise InputRefused(at, expected=expected, found="both" if order.close_ppm else "none")
 
 
 def _check_reorgs(key: str, spoke: SpokeTable) -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from hub.node import Hub
 from lab import policies, reading, ways
-from lab.amounts import micros
+from lab.amounts import micros, usd6
 from lab.scenario import Scenario
 from lab.ways import Lane
 from markets import prices, traders
@@ -137,11 +137,14 @@ def path_of(scenario: Scenario) -> PricePath:
 
 
 def deposits_of(scenario: Scenario) -> tuple[tuple[AccountId, Usd6], ...]:
-    """Return what each account brings."""
+    """Return what each account brings: those that are drawn, then those that are named."""
     policy = policies.trader_policy(scenario)
+    brought_usd6 = [
+        traders.collateral_usd6(policy, scenario.seed, number) for number in range(policy.accounts)
+    ]
+    brought_usd6 += [usd6(one.collateral_usd) for one in scenario.traders.named]
     return tuple(
-        (traders.account_name(number), traders.collateral_usd6(policy, scenario.seed, number))
-        for number in range(policy.accounts)
+        (traders.account_name(number), amount) for number, amount in enumerate(brought_usd6)
     )
 
 
@@ -178,10 +181,11 @@ def outside_of(scenario: Scenario, path: PricePath, feed: FeedMaker = Feed) -> t
         assets=len(assets),
         duration_us=reading.duration_us(scenario),
     )
+    intents += policies.named_intents(scenario)
     return (
         Endpoint(_market(scenario, path, names), {}),
         Endpoint(feed(ORACLE, HUB, policies.feed_policies(scenario)), {}),
-        Endpoint(Traders(TRADERS, intents, names, assets), {}),
+        Endpoint(Traders(TRADERS, sorted(intents), names, assets), {}),
     )
 
 
