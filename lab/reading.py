@@ -177,15 +177,19 @@ def _with_prices(scenario: Scenario, directory: Path) -> Scenario:
                 "prices.files", expected=f"assets of the scenario ({names})", found=unknown[0]
             )
         if scenario.starts_at_utc is not None and source.start_ms is None:
-            start_ms = _start_ms(scenario.starts_at_utc)
-            source = msgspec.structs.replace(source, start_ms=start_ms)
+            source = msgspec.structs.replace(source, start_ms=start_ms(scenario.starts_at_utc))
     resolved = prices.resolve(
         source, assets(scenario), directory=directory, duration_us=duration_us(scenario)
     )
     return msgspec.structs.replace(scenario, prices=resolved)
 
 
-def _start_ms(text: str) -> int:
+def start_ms(text: str) -> int:
+    """Return a time as `starts_at_utc` has it, in milliseconds since 1970.
+
+    Raises:
+        InputRefused: it is none.
+    """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -394,7 +398,9 @@ def _check_named(scenario: Scenario) -> None:
             _check_order(f"{at}.at_h", order.at_h, scenario.duration_h, last=True)
             if (order.notional_usd == 0) == (order.close_ppm == 0):
                 expected = "either notional_usd or close_ppm"
-                raise InputRefused(at, expected=expected, found="both" if order.close_ppm else "none")
+                raise InputRefused(
+                    at, expected=expected, found="both" if order.close_ppm else "none"
+                )
 
 
 def _check_reorgs(key: str, spoke: SpokeTable) -> None:
