@@ -67,12 +67,37 @@ ETH_RISK = AssetRisk(
     depth_usd6_per_s=250_000 * USD,
     participation_ppm=Ppm(100_000),
 )
-POLICY = ScanPolicy(
-    margin=MarginPolicy(assets=(ETH_RISK,), buffer=SqrtTimeBuffer(), gain_age_max_s=600.0),
-    options=(OptionRisk(),),
-    grid=GRIDS["span16"],
-    shock=VolatilityShock(),
+SOL_RISK = AssetRisk(
+    asset=Asset("SOL"),
+    initial_margin_ppm=Ppm(200_000),
+    maintenance_margin_ppm=Ppm(100_000),
+    stress_volatility_ppm=Ppm(3_500_000),
+    jump_ppm=Ppm(50_000),
+    quantile_z=3.09,
+    depth_usd6_per_s=50_000 * USD,
+    participation_ppm=Ppm(100_000),
 )
+SOL = replace(
+    STETH,
+    asset=Asset("SOL"),
+    maintenance_haircut_ppm=Ppm(250_000),
+    initial_haircut_ppm=Ppm(350_000),
+    volatility_ppm=Ppm(3_500_000),
+    depth_usd6_per_s=50_000 * USD,
+    follows=None,
+)
+
+
+def policy_of(risk: AssetRisk) -> ScanPolicy:
+    """Return how a book on one asset is scanned."""
+    return ScanPolicy(
+        margin=MarginPolicy(assets=(risk,), buffer=SqrtTimeBuffer(), gain_age_max_s=600.0),
+        options=(OptionRisk(),),
+        grid=GRIDS["span16"],
+        shock=VolatilityShock(),
+    )
+
+
 TAU_S = 150.0  # a minute of state and price each, half a minute of way
 
 
@@ -117,9 +142,54 @@ def luna_2022(
     return [Claim(text, figures, most == 0 < without and halted_us is not None, VALUED)]
 
 
+def _known(price_usd6: Usd6) -> Market:
+    conditions = Conditions(
+        prices_usd6=(price_usd6,), tau_s=((TAU_S,),), gain_share_ppm=(Ppm(WHOLE),)
+    )
+    return Market(conditions, (Ppm(WHOLE),))
+
+
+def _book(qty8: int, opened_usd6: Usd6, *collateral: Collateral, cash_usd6: int = 0) -> Holding:
+    """Return a book of one perpetual."""
+    cost_usd6 = Usd6(qty8 * opened_usd6 // ONE)
+    leg = Leg(spoke=0, place=0, qty8=Qty8(qty8), cost_usd6=cost_usd6)
+    return Holding(cash_usd6=cash_usd6, unsettled_usd6=(0,), legs=(leg,), collateral=collateral)
+
+
+def ftx_2022(found: Found, risk: CollateralRisk = SOL, backed_usd: int = 5_000_000) -> list[Claim]:
+    """Judge E5: SOL, or dollars, behind a long in SOL of one and a half times as much."""
+    policy = policy_of(SOL_RISK)
+    called: dict[str, int] = {}
+    last: dict[str, int] = {}
+    opened_usd6 = None
+    for at_us, (price_usd6,) in _rows(found.path, "SOL"):
+        opened_usd6 = opened_usd6 or price_usd6
+        units = backed_usd * USD // opened_usd6
+        qty8 = units * ONE * 3 // 2
+        for name, book in (
+            ("SOL", _book(qty8, opened_usd6, _held(risk, units, price_usd6))),
+            ("dollars", _book(qty8, opened_usd6, cash_usd6=units * opened_usd6)),
+        ):
+            one = stand(policy, _known(price_usd6), book)
+            last[name] = min(last.get(name, one.equity_usd6), one.equity_usd6)
+            if one.equity_usd6 < one.maintenance_usd6:
+                called.setdefault(name, at_us)
+    when = {name: hour(called[name]) if name in called else "never" for name in last}
+    return [
+        Claim(
+            "collateral that falls with the position fails first",
+            f"{usd(backed_usd * USD)} behind a long half as large again: below MM {when['SOL']} "
+            f"with SOL behind it, {when['dollars']} with dollars; at the worst equity is "
+            f"{usd(last['SOL'])} and {usd(last['dollars'])}",
+            "SOL" in called and called["SOL"] < called.get("dollars", called["SOL"] + 1),
+            VALUED,
+        )
+    ]
+
+
 def steth_2022(found: Found, risk: CollateralRisk = STETH, units: int = 1_000) -> list[Claim]:
     """Judge E4: stETH as collateral of a short in ETH."""
-    rows = fired = 0
+    policy, rows, fired = policy_of(ETH_RISK), 0, 0
     more: list[int] = []
     ratio_ppm = WHOLE
     for _, (eth_usd6, steth_usd6) in _rows(found.path, "ETH", "STETH"):
@@ -127,29 +197,14 @@ def steth_2022(found: Found, risk: CollateralRisk = STETH, units: int = 1_000) -
         ratio_ppm = min(ratio_ppm, steth_usd6 * WHOLE // eth_usd6)
         if rows % 20:
             continue
-        conditions = Conditions(
-            prices_usd6=(eth_usd6,), tau_s=((TAU_S,),), gain_share_ppm=(Ppm(WHOLE),)
-        )
-        short = Leg(
-            spoke=0,
-            place=0,
-            qty8=Qty8(-units * ONE * 7 // 10),
-            cost_usd6=Usd6(-units * eth_usd6 * 7 // 10),
-        )
-        standings = [
+        (one,), (other,) = (
             stand(
-                POLICY,
-                Market(conditions, (Ppm(WHOLE),)),
-                Holding(
-                    cash_usd6=0,
-                    unsettled_usd6=(0,),
-                    legs=(short,),
-                    collateral=(_held(each, units, steth_usd6),),
-                ),
-            )
+                policy,
+                _known(eth_usd6),
+                _book(-units * ONE * 7 // 10, eth_usd6, _held(each, units, steth_usd6)),
+            ).requirements
             for each in (risk, replace(risk, follows=None))
-        ]
-        (one,), (other,) = (standing.requirements for standing in standings)
+        )
         fired += one.worst is None and one.scan_usd6 == -one.ratio_usd6
         more.append(one.maintenance_usd6 - other.maintenance_usd6)
     ours_ppm = WHOLE - risk.initial_haircut_ppm

@@ -14,6 +14,7 @@ from markets.price_path import PricePath
 from messaging.units import HOUR_US
 
 WHOLE = 1_000_000
+ENDLESS_US = 2**63
 LATE, THIN = "messages x20", "no bidders"
 DRY = "ADL in a queue"
 ONE_FEED, UNPEGGED, LOWER = "one feed", "peg not watched", "the other peak"
@@ -51,19 +52,25 @@ def with_seeds(way: str) -> list[str]:
     return [way, *(seeded(way, seed) for seed in SEEDS)]
 
 
-def stopped_since(turns: Iterable[Turn], at_us: int) -> int | None:
-    """Return since when some breaker has been up without a break, None if none is at a time."""
+def stops(turns: Iterable[Turn]) -> list[tuple[int, int]]:
+    """Return the spans in which some breaker was up."""
     up: dict[str, int] = {}
+    found: list[tuple[int, int]] = []
     since: int | None = None
     for turn in turns:
-        if turn.at_us > at_us:
-            break
         up[turn.scope] = turn.level
-        if not any(up.values()):
-            since = None
-        elif since is None:
+        if since is None and turn.level:
             since = turn.at_us
-    return since
+        elif since is not None and not any(up.values()):
+            found.append((since, turn.at_us))
+            since = None
+    return found if since is None else [*found, (since, ENDLESS_US)]
+
+
+def stopped_since(turns: Iterable[Turn], at_us: int) -> int | None:
+    """Return since when some breaker has been up without a break, None if none is at a time."""
+    spans = [from_us for from_us, until_us in stops(turns) if from_us <= at_us < until_us]
+    return spans[0] if spans else None
 
 
 def granted_usd6(seen: Seen, from_us: int, until_us: int) -> int:
@@ -96,7 +103,7 @@ def march_2020(found: Found) -> list[Claim]:
     jump = sum(late) / max(1, sum(soon))
     return [
         Claim(
-            "with a hundredth of the depth nothing is sold near zero",
+            "with hardly a bidder nothing is sold near zero",
             f"lowest of {thin.result.liquidations:,} liquidations at {lowest / 1e4:.1f} % of the "
             "lowest price meanwhile",
             lowest >= WHOLE // 2 - 1 and thin.result.liquidations > 0,
@@ -114,19 +121,21 @@ def march_2020(found: Found) -> list[Claim]:
 
 def _before_insolvency(full: Seen, without: Seen) -> Claim:
     text = "a breaker stops credit before the first account is insolvent"
-    if not full.losses:
+    lost_us = full.insolvent_us
+    if lost_us is None:
         return Claim(text, "nobody was insolvent", False)
-    lost_us = full.losses[0][0]
     since_us = stopped_since(full.turns, lost_us)
     if since_us is None:
-        return Claim(text, f"first loss at {hour(lost_us)}, no breaker up", False)
-    granted = granted_usd6(full, since_us, lost_us)
-    else_granted = granted_usd6(without, since_us, lost_us)
+        return Claim(text, f"first insolvent at {hour(lost_us)}, no breaker up", False)
+    spans = stops(full.turns)
+    granted, otherwise = (
+        sum(granted_usd6(one, *span) for span in spans) for one in (full, without)
+    )
     return Claim(
         text,
-        f"up at {hour(since_us)}, first loss at {hour(lost_us)}; {usd(granted)} granted between, "
-        f"{usd(else_granted)} without breakers",
-        since_us < lost_us and granted == 0 < else_granted,
+        f"up since {hour(since_us)}, first insolvent at {hour(lost_us)}; while one was up "
+        f"{usd(granted)} was granted, {usd(otherwise)} without breakers",
+        since_us < lost_us and granted == 0 < otherwise,
     )
 
 
@@ -184,7 +193,7 @@ def luna_2022(found: Found) -> list[Claim]:
         return [Claim(text, "no breaker saw the feed stop", False)]
     end_us = round(full.result.virtual_s * 1e6)
     granted, otherwise = (granted_usd6(one, since_us, end_us) for one in (full, without))
-    his = _his(full, "attacker", since_us), _his(without, "attacker", since_us)
+    his = granted_to(full, "attacker", since_us), granted_to(without, "attacker", since_us)
     return [
         Claim(
             text,
@@ -195,7 +204,8 @@ def luna_2022(found: Found) -> list[Claim]:
     ]
 
 
-def _his(seen: Seen, name: str, from_us: int) -> int:
+def granted_to(seen: Seen, name: str, from_us: int) -> int:
+    """Return the credit granted to a named account from a time on."""
     account = seen.owned[name]
     return sum(
         one.amount_usd6 for one in seen.grants if one.account == account and one.at_us >= from_us
@@ -205,16 +215,17 @@ def _his(seen: Seen, name: str, from_us: int) -> int:
 def ftx_2022(found: Found) -> list[Claim]:
     """Judge E5: one position far above depth."""
     bare, full = found.ways[BARE], found.ways[FULL]
-    held = max(full.holders["whale"], key=lambda one: one.unwind_s)
-    rest = max(one.rest_s for one in full.holders["whale"])
+    rows = [one for one in full.holders["whale"] if one.notional_usd6]
+    held = max(rows, key=lambda one: one.unwind_s)
+    longer = sum(one.unwind_s > one.rest_s for one in rows)
     unwind_us, other_us = bare.unwinds_us["whale"]
     sizes = [max(one.notional_usd6 for one in seen.holders["whale"]) for seen in (full, bare)]
     return [
         Claim(
             "the time to unwind dominates tau",
-            f"a third of it {held.unwind_s:,.0f} s for {usd(held.notional_usd6)}, all else at "
-            f"most {rest:,.0f} s",
-            held.unwind_s > rest,
+            f"a third of it {held.unwind_s:,.0f} s for {usd(held.notional_usd6)}, all else "
+            f"{held.rest_s:,.0f} s; the longer in {longer} of {len(rows)} looks",
+            held.unwind_s > held.rest_s and longer >= 0.9 * len(rows),
         ),
         Claim(
             "so it does when it is sold",
@@ -237,17 +248,22 @@ def mango_2022(found: Found) -> list[Claim]:
     place = [str(asset) for asset in found.path.assets].index("MNGO")
     row = max(range(len(found.path.times_us)), key=lambda at: found.path.prices_usd6[at][place])
     peak_us = found.path.times_us[row]
-    asked = [one for one in full.refusals if one.account == full.owned["long"]]
-    gated = sum(one.reason in ("price_doubted", "breaker") for one in asked)
     since_us = stopped_since(full.turns, peak_us)
-    granted = granted_usd6(full, since_us, peak_us) if since_us is not None else None
+    text = "a price far off its mean stops credit before the peak"
+    if since_us is None:
+        return [*claims, Claim(text, f"peak at {hour(peak_us)}, no gate", False)]
+    granted = granted_usd6(full, since_us, peak_us)
+    refused = sum(
+        one.reason in ("price_doubted", "breaker")
+        for one in full.refusals
+        if since_us <= one.at_us < peak_us
+    )
+    won = granted_to(full, "long", since_us)
     gate = Claim(
-        "a price far off its mean stops credit before the peak",
-        f"peak at {hour(peak_us)}, "
-        + ("no gate" if since_us is None else f"gate at {hour(since_us)}")
-        + f", {usd(granted or 0)} granted between; the winner was refused {len(asked)} times, "
-        f"{gated} for this",
-        since_us is not None and granted == 0 < gated,
+        text,
+        f"gate at {hour(since_us)}, peak at {hour(peak_us)}; {usd(granted)} granted between, "
+        f"{refused} refused for it; to the winner {usd(won)} from then on",
+        granted == won == 0 < refused,
     )
     return [*claims, gate]
 

@@ -47,7 +47,7 @@ EVENTS = {
         "E1  12-13 March 2020, Black Thursday",
         (claims.march_2020,),
         ways={
-            THIN: Way(sets=("assets.BTC.depth_usd=5_000", "assets.ETH.depth_usd=2_500")),
+            THIN: Way(sets=("assets.BTC.depth_usd=10", "assets.ETH.depth_usd=10")),
             LATE: _LATE,
         },
         hidden=_other_seeds(NO_BUFFER, WAYS[NO_BUFFER]) | _other_seeds(LATE, _LATE),
@@ -55,7 +55,7 @@ EVENTS = {
     "may_2021": StressTest("E2  19 May 2021", (claims.may_2021,)),
     "luna_2022": StressTest("E3  LUNA, May 2022", (claims.luna_2022, along.luna_2022)),
     "steth_2022": StressTest("E4  stETH, June 2022", (along.steth_2022,)),
-    "ftx_2022": StressTest("E5  FTX, November 2022", (claims.ftx_2022,)),
+    "ftx_2022": StressTest("E5  FTX, November 2022", (claims.ftx_2022, along.ftx_2022)),
     "mango_2022": StressTest(
         "E6  Mango, 11 October 2022",
         (claims.mango_2022,),

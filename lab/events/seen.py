@@ -87,7 +87,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
             true price while it was closed; None if nothing was.
         liquidated_us: when each liquidation ended.
         unwinds_us: of each named account's liquidations, how long they sold, and took otherwise.
-        losses: (when, bad debt until then).
+        losses: (when, bad debt until then). insolvent_us: when some account first had less than
+            nothing by the hub's book, as looked at every 30 s.
         zones: by spoke. holders: by name.
         owned: name of each named account -> its id.
         used_ppm: by asset, the lowest and highest that the price in use was of its peg or of the
@@ -109,6 +110,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     refusals: list[Refusal]
     turns: list[Turn]
     losses: list[tuple[int, int]]
+    insolvent_us: int | None
     zones: dict[str, list[ZoneSight]]
     holders: dict[str, list[HolderSight]]
     owned: dict[str, str]

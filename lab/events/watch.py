@@ -20,6 +20,7 @@ from messaging.node import Event
 from messaging.units import HUB, AccountId, Micros, Ppm, ReservationId, value_down
 
 SIGHTS = 120
+SOLVENCY_US = 30_000_000
 ENDED = (State.RELEASED, State.SETTLED)
 WHOLE = 1_000_000
 
@@ -31,7 +32,8 @@ class Watch:
         self._world = world
         self._hub: HubState = world.hub.state
         self._step_us = max(1, duration_us(world.scenario) // SIGHTS)
-        self._next_us = 0
+        self._next_us = self._next_solvency_us = 0
+        self._insolvent_us: int | None = None
         self._turns: list[Turn] = []
         self._told: dict[str, int] = {}
         self._grants: list[Grant] = []
@@ -65,7 +67,14 @@ class Watch:
             name = zone.name
             self._exposure_usd6[name] = max(self._exposure_usd6[name], zone.exposure_usd6)
             self._won_usd6[name] = max(self._won_usd6[name], zone.won_usd6)
-        if now_us >= self._next_us and all(known.price_usd6 for known in self._hub.prints):
+        if not all(known.price_usd6 for known in self._hub.prints):
+            return
+        if self._insolvent_us is None and now_us >= self._next_solvency_us:
+            self._next_solvency_us = now_us + SOLVENCY_US
+            self._hub.bring_book_up()
+            if self._hub.book.standings(self._hub.conditions(now_us)).equity.min() < 0:
+                self._insolvent_us = now_us
+        if now_us >= self._next_us:
             self._next_us = now_us + self._step_us
             self._look(now_us)
 
@@ -178,14 +187,15 @@ class Watch:
     def _probe(self, now_us: Micros) -> None:
         """Measure how far liquidations feed themselves, whether or not a breaker looks (B6)."""
         hub, sizes = self._hub, self._hub.policy.liquidation
-        for place, table in enumerate(self._world.scenario.assets):
-            if table.impact_ppm_per_million_usd:
-                hub.bring_book_up()
-                pressure = hub.book.pressure(
-                    hub.conditions(now_us), place, sizes.target_extra_ppm, sizes.cost_ppm
-                )
-                ratio_ppm = int(pressure * table.impact_ppm_per_million_usd / 1e6)
-                self._ratios_ppm[table.name] = max(self._ratios_ppm[table.name], ratio_ppm)
+        impacts = [one.impact_ppm_per_million_usd for one in self._world.scenario.assets]
+        if not any(impacts):
+            return
+        hub.bring_book_up()
+        pressures = hub.book.pressures(
+            hub.conditions(now_us), sizes.target_extra_ppm, sizes.cost_ppm
+        )
+        for name, impact, pressure in zip(self._ratios_ppm, impacts, pressures, strict=True):
+            self._ratios_ppm[name] = max(self._ratios_ppm[name], int(pressure * impact / 1e6))
 
     def seen(self, story: Story) -> Seen:
         """Return everything, now that the run is over."""
@@ -208,6 +218,7 @@ class Watch:
             refusals=self._refusals,
             turns=self._turns,
             losses=self._losses,
+            insolvent_us=self._insolvent_us,
             zones=self._zones,
             holders=self._holders,
             owned={name: str(account) for name, account in self._owned.items()},
