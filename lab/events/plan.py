@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lab import reading
-from lab.events import along, claims
+from lab.events import along, claims, judges
 from lab.events.claims import DRY, LATE, LOWER, ONE_FEED, SEEDS, THIN, UNPEGGED, Claim, Found
 from lab.events.ways import NO_BUFFER, WAYS, Job, Tables, Way, changed
 from messaging.errors import InputRefused, nearest
@@ -45,31 +45,31 @@ _LATE = Way(buffer="none", sets=(_SLOW,))
 EVENTS = {
     "march_2020": StressTest(
         "E1  12-13 March 2020, Black Thursday",
-        (claims.march_2020,),
+        (judges.march_2020,),
         ways={
             THIN: Way(sets=("assets.BTC.depth_usd=10", "assets.ETH.depth_usd=10")),
             LATE: _LATE,
         },
         hidden=_other_seeds(NO_BUFFER, WAYS[NO_BUFFER]) | _other_seeds(LATE, _LATE),
     ),
-    "may_2021": StressTest("E2  19 May 2021", (claims.may_2021,)),
-    "luna_2022": StressTest("E3  LUNA, May 2022", (claims.luna_2022, along.luna_2022)),
+    "may_2021": StressTest("E2  19 May 2021", (judges.may_2021,)),
+    "luna_2022": StressTest("E3  LUNA, May 2022", (judges.luna_2022, along.luna_2022)),
     "steth_2022": StressTest("E4  stETH, June 2022", (along.steth_2022,)),
-    "ftx_2022": StressTest("E5  FTX, November 2022", (claims.ftx_2022, along.ftx_2022)),
+    "ftx_2022": StressTest("E5  FTX, November 2022", (judges.ftx_2022, along.ftx_2022)),
     "mango_2022": StressTest(
         "E6  Mango, 11 October 2022",
-        (claims.mango_2022,),
+        (judges.mango_2022,),
         ways={LOWER: Way(sets=("prices.event=mango_2022_low",))},
     ),
-    "crv_2022": StressTest("E7  CRV, November 2022", (claims.crv_2022,)),
+    "crv_2022": StressTest("E7  CRV, November 2022", (judges.crv_2022,)),
     "usdc_2023": StressTest(
         "E8  USDC, March 2023",
-        (claims.usdc_2023, along.usdc_2023),
+        (judges.usdc_2023, along.usdc_2023),
         ways={UNPEGGED: Way(breakers=False, sets=("oracle.peg_ppm=1_000_000",))},
     ),
     "october_2025": StressTest(
         "E9  10 October 2025",
-        (claims.october_2025,),
+        (judges.october_2025,),
         ways={
             ONE_FEED: Way(sets=("oracle.feeds=1", "oracle.faults.0.feed=0")),
             DRY: Way(sets=("liquidation.adl=queue",)),
