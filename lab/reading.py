@@ -397,10 +397,8 @@ def _check_named(scenario: Scenario) -> None:
                     raise InputRefused(f"{at}.{key}", expected=expected, found=repr(name))
             _check_order(f"{at}.at_h", order.at_h, scenario.duration_h, last=True)
             if (order.notional_usd == 0) == (order.close_ppm == 0):
-                expected = "either notional_usd or close_ppm"
-                raise InputRefused(
-                    at, expected=expected, found="both" if order.close_ppm else "none"
-                )
+                found = "both" if order.close_ppm else "neither"
+                raise InputRefused(at, expected="notional_usd or close_ppm", found=found)
 
 
 def _check_reorgs(key: str, spoke: SpokeTable) -> None:

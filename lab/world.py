@@ -201,11 +201,17 @@ def _check_sizes(scenario: Scenario, path: PricePath, largest_usd6: int) -> None
     """Refuse positions that no message could carry.
 
     Raises:
-        InputRefused: collateral, leverage and the lowest price together pass 62 bits.
+        InputRefused: collateral and leverage, or written orders, pass 62 bits at the lowest price.
     """
     lowest_usd6 = min(min(row) for row in path.prices_usd6)
-    size_qty8 = largest_usd6 * scenario.traders.leverage_max * ONE / lowest_usd6
-    if size_qty8 > 2**62 or largest_usd6 * scenario.traders.leverage_max > 2**52:
-        expected = "collateral * leverage_max below $4 billion and 4.6e10 units of every asset"
-        found = f"${largest_usd6 / USD:,.0f} at a lowest price of ${lowest_usd6 / USD:,g}"
+    written = [
+        sum(abs(order.notional_usd) for order in one.orders) for one in scenario.traders.named
+    ]
+    value_usd6 = max(largest_usd6 * scenario.traders.leverage_max, max(written, default=0.0) * USD)
+    if value_usd6 * ONE / lowest_usd6 > 2**62 or value_usd6 > 2**52:
+        expected = (
+            "collateral * leverage_max, and orders of each named account, below $4 billion and "
+            "4.6e10 units of every asset"
+        )
+        found = f"${value_usd6 / USD:,.0f} at a lowest price of ${lowest_usd6 / USD:,g}"
         raise InputRefused("traders", expected=expected, found=found)

@@ -26,6 +26,8 @@ from lab.events.seen import Seen, ZoneSight
 from lab.events.ways import BARE, FULL, NO_BREAKERS, NO_BUFFER, NO_CAPS
 from lab.summary import usd
 
+HALF_PPM = 490_000  # of the price, less what a small fill rounds to: no venue sells for less
+
 
 def march_2020(found: Found) -> list[Claim]:
     """Judge E1: bidders missing, late commands, and credit before insolvency."""
@@ -39,7 +41,7 @@ def march_2020(found: Found) -> list[Claim]:
             "with hardly a bidder nothing is sold near zero",
             f"lowest of {thin.result.liquidations:,} liquidations at {lowest / 1e4:.1f} % of the "
             "lowest price meanwhile",
-            lowest >= WHOLE // 2 - 1 and thin.result.liquidations > 0,
+            lowest >= HALF_PPM and thin.result.liquidations > 0,
         ),
         Claim(
             "mean loss jumps when messages take 20 times as long (no buffer)",
