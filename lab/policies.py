@@ -20,7 +20,7 @@ from markets.impact import ImpactPolicy, mean_share
 from markets.traders import Intent, TraderPolicy
 from messaging.atoms import atoms, in_line
 from messaging.latency import Latency, quantile_us
-from messaging.units import HUB, MARKET, USD, YEAR_S, Asset, Micros, NodeId, Ppm
+from messaging.units import HUB, MARKET, USD, YEAR_S, Asset, Micros, NodeId, Ppm, Usd6, ratio_down
 from spokes import venue
 from spokes.state import SpokePolicy
 
