@@ -13,9 +13,9 @@ WHOLE = 1_000_000
 ENDLESS_US = 2**63
 LATE, THIN = "messages x20", "no bidders"
 DRY = "ADL in a queue"
+MOVED = "fills move prices"
 ONE_FEED, UNPEGGED, LOWER = "one feed", "peg not watched", "the other peak"
 SEEDS = (2, 3)
-FALLEN = 50  # how much less depth E9 has than usual
 
 
 class Claim(NamedTuple):

@@ -5,13 +5,12 @@ Pure functions of what was seen. Figures of collateral, which no run holds, are 
 
 from lab.events.claims import (
     DRY,
-    FALLEN,
     LATE,
     LOWER,
+    MOVED,
     ONE_FEED,
     THIN,
     UNPEGGED,
-    WHOLE,
     Claim,
     Found,
     granted_to,
@@ -215,14 +214,30 @@ def crv_2022(found: Found) -> list[Claim]:
     tripped = [one for one in full.turns if one.cause == "cascade"]
     ratios = [one.ratios_ppm["CRV"] / 1e6 for one in (full, bare)]
     first = f"first at {hour(tripped[0].at_us)}" if tripped else "never"
+    moved = found.ways[MOVED]
+    high = moved.used_ppm["CRV"][1]
     return [
         Claim(
             "its liquidation feeds itself: R above 1",
-            f"R {ratios[0]:.1f}, {ratios[1]:.1f} without defences (B6); the cascade breaker "
-            f"rose {first}",
+            f"R {ratios[0]:.1f}, {ratios[1]:.1f} without defences, at normal depth (B6); the "
+            f"cascade breaker rose {first}",
             min(ratios) > 1 and bool(tripped),
-        )
+        ),
+        Claim(
+            "it moves the price itself",
+            f"where fills move prices R {_measured(moved, 'CRV'):.1f} at the depth of the hour, "
+            f"CRV up to {high / 1e4 - 100:.0f} % above the path; lost {usd(moved.lost_usd6)}, "
+            f"{usd(full.lost_usd6)} where they do not",
+            _measured(moved, "CRV") > 1 and high > 1_100_000 and moved.lost_usd6 > full.lost_usd6,
+        ),
     ]
+
+
+def _measured(seen: Seen, asset: str) -> float:
+    """Return the largest R that the hub measured, depth included; 0 if it measured none."""
+    impact = seen.result.impact
+    measured = None if impact is None else impact.cascades_ppm
+    return 0.0 if measured is None else measured[asset] / 1e6
 
 
 def usdc_2023(found: Found) -> list[Claim]:
@@ -258,8 +273,11 @@ def october_2025(found: Found) -> list[Claim]:
     """Judge E9: one venue's price, depth that is gone, who pays, and what one venue may win."""
     full, one_feed = found.ways[FULL], found.ways[ONE_FEED]
     low, bent = full.used_ppm["USDE"][0], one_feed.used_ppm["USDE"][0]
-    ratio = max(full.ratios_ppm.values())
-    asset = max(full.ratios_ppm, key=lambda name: full.ratios_ppm[name])
+    moved = found.ways[MOVED]
+    asset = max(moved.ratios_ppm, key=lambda name: moved.ratios_ppm[name])
+    usual, fallen = moved.ratios_ppm[asset] / 1e6, _measured(moved, asset)
+    fall = moved.result.impact.falls.get(asset) if moved.result.impact else None
+    own = "" if fall is None else f"; of its fall fills made {fall.endogenous_ppm / 1e4:.0f} %"
     rata, queue = full.result.deleveraging, found.ways[DRY].result.deleveraging
     free, capped = found.ways[NO_CAPS].won_usd6, full.won_usd6
     venue = max(free, key=lambda name: free[name])
@@ -272,10 +290,10 @@ def october_2025(found: Found) -> list[Claim]:
             low >= 980_000,
         ),
         Claim(
-            f"depth gone by a factor of {FALLEN} takes R across 1",
-            f"{asset}: R {ratio / 1e6:.3f} at normal depth, {FALLEN * ratio / 1e6:.2f} at a "
-            f"{FALLEN}th (B6)",
-            ratio < WHOLE < FALLEN * ratio,
+            "the collapse of depth takes R across 1",
+            f"{asset}: R {usual:.2f} at most at normal depth, {fallen:.1f} at the depth of the "
+            f"hour (B6), where fills move prices{own}",
+            usual < 1 < fallen,
         ),
         Claim(
             "a queue takes more than is needed, pro rata does not",

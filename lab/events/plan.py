@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lab import reading
 from lab.events import along, claims, judges
-from lab.events.claims import DRY, LATE, LOWER, ONE_FEED, SEEDS, THIN, UNPEGGED, Claim, Found
+from lab.events.claims import DRY, LATE, LOWER, MOVED, ONE_FEED, SEEDS, THIN, UNPEGGED, Claim, Found
 from lab.events.ways import NO_BUFFER, WAYS, Job, Tables, Way, changed
 from messaging.errors import InputRefused, nearest
 
@@ -42,6 +42,9 @@ def _other_seeds(name: str, way: Way) -> dict[str, Way]:
 
 _LATE = Way(buffer="none", sets=(_SLOW,))
 
+# What a fill has moved the price by passes in minutes; a fifth of it lasts in E7, all in E9.
+_MOVED = ("impact.half_life_s=120",)
+
 EVENTS = {
     "march_2020": StressTest(
         "E1  12-13 March 2020, Black Thursday",
@@ -61,7 +64,11 @@ EVENTS = {
         (judges.mango_2022,),
         ways={LOWER: Way(sets=("prices.event=mango_2022_low",))},
     ),
-    "crv_2022": StressTest("E7  CRV, November 2022", (judges.crv_2022,)),
+    "crv_2022": StressTest(
+        "E7  CRV, November 2022",
+        (judges.crv_2022,),
+        ways={MOVED: Way(sets=(*_MOVED, "assets.CRV.impact_ppm_per_million_usd=2_000"))},
+    ),
     "usdc_2023": StressTest(
         "E8  USDC, March 2023",
         (judges.usdc_2023, along.usdc_2023),
@@ -73,6 +80,7 @@ EVENTS = {
         ways={
             ONE_FEED: Way(sets=("oracle.feeds=1", "oracle.faults.0.feed=0")),
             DRY: Way(sets=("liquidation.adl=queue",)),
+            MOVED: Way(sets=(*_MOVED, "traders.named=[]")),
         },
     ),
 }

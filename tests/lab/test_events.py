@@ -15,7 +15,7 @@ from hub.margin.scan.collateral import CollateralRisk
 from hub.state import HubState
 from lab import plants, reading
 from lab.events import along, claims, plan, recorded
-from lab.events.claims import DRY, LATE, LOWER, ONE_FEED, THIN, UNPEGGED, Claim, Found, Turn
+from lab.events.claims import DRY, LATE, LOWER, MOVED, ONE_FEED, THIN, UNPEGGED, Claim, Found, Turn
 from lab.events.plan import EVENTS
 from lab.events.seen import Seen
 from lab.events.ways import (
@@ -43,9 +43,9 @@ SMALL = {
     "steth_2022": ((), 1, ()),
     "ftx_2022": ((FULL, BARE), 1, (*QUICK, "tick_s=120")),
     "mango_2022": ((FULL, BARE, LOWER), 10, ("tick_s=12", "duration_h=1.5")),
-    "crv_2022": ((FULL, BARE), 1, (*QUICK, "tick_s=48", "duration_h=6")),
+    "crv_2022": ((FULL, BARE, MOVED), 1, (*QUICK, "tick_s=48", "duration_h=7")),
     "usdc_2023": ((FULL, UNPEGGED), 20, (*QUICK, "tick_s=120", "duration_h=12")),
-    "october_2025": ((FULL, ONE_FEED, DRY, NO_CAPS), 100, ("tick_s=24", "duration_h=2.4")),
+    "october_2025": ((FULL, ONE_FEED, DRY, MOVED, NO_CAPS), 100, ("tick_s=24", "duration_h=2.4")),
 }
 
 
@@ -250,7 +250,10 @@ def test_a_gate_that_nobody_watches_is_none(found: Look) -> None:
 def test_a_deep_market_feeds_no_cascade(found: Look) -> None:
     deep = seen("crv_2022", FULL, "assets.CRV.impact_ppm_per_million_usd=100")
 
-    assert broken("crv_2022", found, {FULL: deep})[0] is False
+    still = found("crv_2022").ways[FULL]
+
+    assert broken("crv_2022", found, {FULL: deep}) == [False, True]
+    assert broken("crv_2022", found, {MOVED: still}) == [True, False]
 
 
 def test_a_peg_that_nobody_watches_gives_credit(found: Look) -> None:
@@ -272,10 +275,9 @@ def test_each_claim_of_october_has_its_own_breaker(found: Look) -> None:
     """One feed for the median, no cap for the cap, a queue for pro rata."""
     ways = found("october_2025").ways
     full = ways[FULL]
-    calm = msgspec.structs.replace(full, ratios_ppm=dict.fromkeys(full.ratios_ppm, 100))
 
     assert broken("october_2025", found, {FULL: ways[ONE_FEED]})[0] is False
-    assert broken("october_2025", found, {FULL: calm})[1] is False
+    assert broken("october_2025", found, {MOVED: full})[1] is False
     assert broken("october_2025", found, {FULL: ways[DRY], DRY: full})[2] is False
     assert broken("october_2025", found, {FULL: ways[NO_CAPS]})[3] is False
 
