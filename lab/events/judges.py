@@ -24,7 +24,10 @@ from lab.events.claims import (
 from lab.events.seen import Seen, ZoneSight
 from lab.events.ways import BARE, FULL, NO_BREAKERS, NO_BUFFER, NO_CAPS
 from lab.summary import usd
+from markets.price_path import PricePath
+from messaging.units import HOUR_US
 
+HEARD_US = 130_000_000  # a tick, a heartbeat and the oracle's delay
 HALF_PPM = 490_000  # of the price, less what a small fill rounds to: no venue sells for less
 
 
@@ -243,21 +246,20 @@ def _measured(seen: Seen, asset: str) -> float:
 def usdc_2023(found: Found) -> list[Claim]:
     """Judge E8: the numeraire of others off its peg."""
     full, without = found.ways[FULL], found.ways[UNPEGGED]
-    place = [str(asset) for asset in found.path.assets].index("USDC")
-    below = [
-        at_us
-        for at_us, row in zip(found.path.times_us, found.path.prices_usd6, strict=True)
-        if row[place] < 990_000
-    ]
-    from_us, until_us = below[0] + 600_000_000, below[-1]
-    granted, otherwise = (granted_usd6(one, from_us, until_us) for one in (full, without))
-    sold = sum(from_us <= at_us <= until_us for at_us in full.liquidated_us)
+    spans = _below_peg(found.path)
+    if not spans:
+        return [Claim("off its peg it stops credit", "it never was", False)]
+    granted, otherwise = (
+        sum(granted_usd6(one, *span) for span in spans) for one in (full, without)
+    )
+    sold = sum(low <= at_us < high for at_us in full.liquidated_us for low, high in spans)
+    hours = sum(high - low for low, high in spans) / HOUR_US
     cash = {one.cash_usd6 for seen in found.ways.values() for one in seen.holders["saver"]}
     return [
         Claim(
             "off its peg it stops credit and no liquidation",
-            f"{usd(granted)} granted from {hour(from_us)} to {hour(until_us)} and {sold} "
-            f"liquidations; {usd(otherwise)} granted where the peg is not watched",
+            f"{usd(granted)} granted and {sold} liquidations in {hours:.1f} h below 0.99; "
+            f"{usd(otherwise)} granted where the peg is not watched",
             granted == 0 < otherwise and sold > 0,
         ),
         Claim(
@@ -267,6 +269,24 @@ def usdc_2023(found: Found) -> list[Claim]:
             len(cash) == 1,
         ),
     ]
+
+
+def _below_peg(path: PricePath) -> list[tuple[int, int]]:
+    """Return the spans in which USDC is below 0.99 and a feed must have said so."""
+    place = [str(asset) for asset in path.assets].index("USDC")
+    found: list[tuple[int, int]] = []
+    since: int | None = None
+    for at_us, row in zip(path.times_us, path.prices_usd6, strict=True):
+        if row[place] >= 990_000:
+            if since is not None and since + HEARD_US < at_us:
+                found.append((since + HEARD_US, at_us))
+            since = None
+        elif since is None:
+            since = at_us
+    end_us = path.times_us[-1]
+    if since is not None and since + HEARD_US < end_us:
+        found.append((since + HEARD_US, end_us))
+    return found
 
 
 def october_2025(found: Found) -> list[Claim]:

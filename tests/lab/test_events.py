@@ -44,7 +44,7 @@ SMALL = {
     "ftx_2022": ((FULL, BARE), 1, (*QUICK, "tick_s=120")),
     "mango_2022": ((FULL, BARE, LOWER), 10, ("tick_s=12", "duration_h=1.5")),
     "crv_2022": ((FULL, BARE, MOVED), 1, (*QUICK, "tick_s=48", "duration_h=7")),
-    "usdc_2023": ((FULL, UNPEGGED), 20, (*QUICK, "tick_s=120", "duration_h=12")),
+    "usdc_2023": ((FULL, UNPEGGED), 20, (*QUICK, "tick_s=60", "duration_h=12")),
     "october_2025": ((FULL, ONE_FEED, DRY, MOVED, NO_CAPS), 100, ("tick_s=24", "duration_h=2.4")),
 }
 
