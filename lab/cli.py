@@ -17,6 +17,7 @@ import msgspec
 import typer
 
 from lab import adl_command, plants, reading, running, summary
+from lab.events import command as events
 from lab.incident import command as incident
 from lab.margin import command as margin
 from lab.progress import bar
@@ -169,6 +170,7 @@ def latency_command(
 commands.add_to(app)
 swarm.add_to(app)
 incident.add_to(app)
+events.add_to(app)
 theory.add_to(app)
 margin.add_to(app)
 volatility.add_to(app)

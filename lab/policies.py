@@ -17,10 +17,10 @@ from lab.scenario import AssetTable, RiskTable, Scenario, SpokeTable
 from lab.ways import QUANTILE, SLACK_US, Lane, channel_policy
 from markets.feed import FeedFault, FeedPolicy
 from markets.impact import ImpactPolicy, mean_share
-from markets.traders import TraderPolicy
+from markets.traders import Intent, TraderPolicy
 from messaging.atoms import atoms, in_line
 from messaging.latency import Latency, quantile_us
-from messaging.units import HUB, MARKET, YEAR_S, Asset, Micros, NodeId, Ppm, Usd6, ratio_down
+from messaging.units import HUB, MARKET, USD, YEAR_S, Asset, Micros, NodeId, Ppm, Usd6, ratio_down
 from spokes import venue
 from spokes.state import SpokePolicy
 
@@ -273,3 +273,21 @@ def trader_policy(scenario: Scenario) -> TraderPolicy:
         open_until_us=hours(table.open_until_h),
         actions_per_day=table.actions_per_day,
     )
+
+
+def named_intents(scenario: Scenario) -> list[Intent]:
+    """Return the orders of named accounts, who are numbered behind all others."""
+    spokes = [spoke.name for spoke in scenario.spokes]
+    assets = [asset.name for asset in scenario.assets]
+    return [
+        Intent(
+            at_us=hours(order.at_h),
+            account=number,
+            spoke=spokes.index(order.spoke),
+            asset=assets.index(order.asset),
+            notional_usd6=round(order.notional_usd * USD),
+            close_ppm=order.close_ppm,
+        )
+        for number, named in enumerate(scenario.traders.named, scenario.traders.accounts)
+        for order in named.orders
+    ]

@@ -177,15 +177,19 @@ def _with_prices(scenario: Scenario, directory: Path) -> Scenario:
                 "prices.files", expected=f"assets of the scenario ({names})", found=unknown[0]
             )
         if scenario.starts_at_utc is not None and source.start_ms is None:
-            start_ms = _start_ms(scenario.starts_at_utc)
-            source = msgspec.structs.replace(source, start_ms=start_ms)
+            source = msgspec.structs.replace(source, start_ms=start_ms(scenario.starts_at_utc))
     resolved = prices.resolve(
         source, assets(scenario), directory=directory, duration_us=duration_us(scenario)
     )
     return msgspec.structs.replace(scenario, prices=resolved)
 
 
-def _start_ms(text: str) -> int:
+def start_ms(text: str) -> int:
+    """Return a time as `starts_at_utc` has it, in milliseconds since 1970.
+
+    Raises:
+        InputRefused: it is none.
+    """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -341,6 +345,7 @@ def _check_sense(scenario: Scenario) -> None:
     _check_order("liquidation.restore_ppm", liquidation.call_ppm, liquidation.restore_ppm)
     _check_order("traders.open_until_h", traders.open_until_h, scenario.duration_h, last=True)
     _check_feeds(scenario)
+    _check_named(scenario)
     for index, spoke in enumerate(scenario.spokes):
         _check_order(f"spokes[{index}].final_after_s", spoke.safe_after_s, spoke.final_after_s)
         for name in ("outages", "partitions"):
@@ -374,6 +379,26 @@ def _check_feeds(scenario: Scenario) -> None:
         if fault.until_h <= fault.from_h:
             expected = f"more than from_h = {fault.from_h}"
             raise InputRefused(f"{at}.until_h", expected=expected, found=fault.until_h)
+
+
+def _check_named(scenario: Scenario) -> None:
+    """Refuse orders of named accounts for what is not there, and behind the end."""
+    named = scenario.traders.named
+    check_once("traders.named", [one.name for one in named])
+    for index, one in enumerate(named):
+        for number, order in enumerate(one.orders):
+            at = f"traders.named[{index}].orders[{number}]"
+            for key, name, known in (
+                ("spoke", order.spoke, [spoke.name for spoke in scenario.spokes]),
+                ("asset", order.asset, [str(asset) for asset in assets(scenario)]),
+            ):
+                if name not in known:
+                    expected = f"one of {', '.join(known)}"
+                    raise InputRefused(f"{at}.{key}", expected=expected, found=repr(name))
+            _check_order(f"{at}.at_h", order.at_h, scenario.duration_h, last=True)
+            if (order.notional_usd == 0) == (order.close_ppm == 0):
+                found = "both" if order.close_ppm else "neither"
+                raise InputRefused(at, expected="notional_usd or close_ppm", found=found)
 
 
 def _check_reorgs(key: str, spoke: SpokeTable) -> None:

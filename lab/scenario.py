@@ -195,8 +195,26 @@ class LinkTable(Table, frozen=True):
     in_order: bool = False
 
 
+class OrderTable(Table, frozen=True):
+    """An order of a named account: opens a signed notional, or closes a share of its position."""
+
+    at_h: Annotated[float, Meta(ge=0, le=24 * 366)]
+    spoke: Name
+    asset: Ticker
+    notional_usd: Annotated[float, Meta(ge=-1e9, le=1e9)] = 0.0
+    close_ppm: Share = 0
+
+
+class NamedTable(Table, frozen=True):
+    """An account of which every order is written down."""
+
+    name: Name
+    collateral_usd: Annotated[float, Meta(ge=1, le=1e9)]
+    orders: tuple[OrderTable, ...] = ()
+
+
 class TraderTable(Table, frozen=True):
-    """Who trades."""
+    """Who trades: accounts that are drawn, and named ones after them."""
 
     accounts: Annotated[int, Meta(ge=1, le=100_000)] = 1_200
     collateral_usd: Dollars = 20_000.0
@@ -209,6 +227,7 @@ class TraderTable(Table, frozen=True):
     open_from_h: NotNegative = 0.0
     open_until_h: Hours = 3.0
     actions_per_day: Annotated[float, Meta(ge=0, le=1_000)] = 6.0
+    named: tuple[NamedTable, ...] = ()
 
 
 class Scenario(Table, frozen=True):

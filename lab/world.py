@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from hub.node import Hub
 from lab import policies, reading, ways
-from lab.amounts import micros
+from lab.amounts import micros, usd6
 from lab.scenario import Scenario
 from lab.ways import Lane
 from markets import prices, traders
@@ -137,11 +137,14 @@ def path_of(scenario: Scenario) -> PricePath:
 
 
 def deposits_of(scenario: Scenario) -> tuple[tuple[AccountId, Usd6], ...]:
-    """Return what each account brings."""
+    """Return what each account brings: those that are drawn, then those that are named."""
     policy = policies.trader_policy(scenario)
+    brought_usd6 = [
+        traders.collateral_usd6(policy, scenario.seed, number) for number in range(policy.accounts)
+    ]
+    brought_usd6 += [usd6(one.collateral_usd) for one in scenario.traders.named]
     return tuple(
-        (traders.account_name(number), traders.collateral_usd6(policy, scenario.seed, number))
-        for number in range(policy.accounts)
+        (traders.account_name(number), amount) for number, amount in enumerate(brought_usd6)
     )
 
 
@@ -178,10 +181,11 @@ def outside_of(scenario: Scenario, path: PricePath, feed: FeedMaker = Feed) -> t
         assets=len(assets),
         duration_us=reading.duration_us(scenario),
     )
+    intents += policies.named_intents(scenario)
     return (
         Endpoint(_market(scenario, path, names), {}),
         Endpoint(feed(ORACLE, HUB, policies.feed_policies(scenario)), {}),
-        Endpoint(Traders(TRADERS, intents, names, assets), {}),
+        Endpoint(Traders(TRADERS, sorted(intents), names, assets), {}),
     )
 
 
@@ -197,11 +201,17 @@ def _check_sizes(scenario: Scenario, path: PricePath, largest_usd6: int) -> None
     """Refuse positions that no message could carry.
 
     Raises:
-        InputRefused: collateral, leverage and the lowest price together pass 62 bits.
+        InputRefused: collateral and leverage, or written orders, pass 62 bits at the lowest price.
     """
     lowest_usd6 = min(min(row) for row in path.prices_usd6)
-    size_qty8 = largest_usd6 * scenario.traders.leverage_max * ONE / lowest_usd6
-    if size_qty8 > 2**62 or largest_usd6 * scenario.traders.leverage_max > 2**52:
-        expected = "collateral * leverage_max below $4 billion and 4.6e10 units of every asset"
-        found = f"${largest_usd6 / USD:,.0f} at a lowest price of ${lowest_usd6 / USD:,g}"
+    written = [
+        sum(abs(order.notional_usd) for order in one.orders) for one in scenario.traders.named
+    ]
+    value_usd6 = max(largest_usd6 * scenario.traders.leverage_max, max(written, default=0.0) * USD)
+    if value_usd6 * ONE / lowest_usd6 > 2**62 or value_usd6 > 2**52:
+        expected = (
+            "collateral * leverage_max, and orders of each named account, below $4 billion and "
+            "4.6e10 units of every asset"
+        )
+        found = f"${value_usd6 / USD:,.0f} at a lowest price of ${lowest_usd6 / USD:,g}"
         raise InputRefused("traders", expected=expected, found=found)

@@ -22,7 +22,8 @@ from markets.price_path import (
     ticks_us,
     to_usd6,
 )
-from markets.stress_events import EVENTS, StressEvent
+from markets.stress_event import StressEvent
+from markets.stress_events import EVENTS
 from messaging.errors import InputRefused, nearest
 from messaging.units import HOUR_US, Asset, Ppm
 
@@ -76,10 +77,9 @@ def path(
 
     grid_us = _grid(event, start_us, end_us, tick_us)
     times_us = grid_us[grid_us <= end_us]
-    sigma = source.volatility_per_sqrt_year
-    sigma = event.volatility_per_sqrt_year if sigma is None else sigma
     columns = {}
     for asset in assets:
+        sigma = _sigma(event, source, asset)
         steps = np.sqrt(np.diff(grid_us) / YEAR_US)
         steps *= sigma * correlated_normals(seed, asset, len(steps), event.correlation)
         noise = np.concatenate(([0.0], np.cumsum(steps)))
@@ -96,7 +96,7 @@ def path(
         depth_ppm=[Ppm(int(value)) for value in depth],
         label=source.event,
         stylised=True,
-        source=_describe(event, source, sigma, seed),
+        source=_describe(event, source, assets, seed),
     )
 
 
@@ -172,10 +172,21 @@ def _log_linear(
     return np.asarray(np.interp(times_us, knots_us, np.log(values)))
 
 
-def _describe(event: StressEvent, source: StressSource, sigma: float, seed: int) -> str:
+def _sigma(event: StressEvent, source: StressSource, asset: Asset) -> float:
+    """Return the volatility of an asset's noise: the scenario's, its own, or the event's."""
+    if source.volatility_per_sqrt_year is not None:
+        return source.volatility_per_sqrt_year
+    return event.own_volatility.get(asset, event.volatility_per_sqrt_year)
+
+
+def _describe(
+    event: StressEvent, source: StressSource, assets: tuple[Asset, ...], seed: int
+) -> str:
+    sigmas = {f"{_sigma(event, source, asset):g}": None for asset in assets}
     return (
         f"{event.title}, from hour {source.start_hours:g} after {event.start_utc} UTC. A stylised "
         f"path through true anchor points, not tick data: log-linear between them, with a "
-        f"Brownian bridge of volatility {sigma:g} a year (seed {seed}). Where in its hour an "
-        f"anchor lies, and market depth, are partly our assumptions. Figures: {event.source}."
+        f"Brownian bridge of volatility {' or '.join(sigmas)} a year (seed {seed}). Where in its "
+        f"hour an anchor lies, and market depth, are partly our assumptions. Figures: "
+        f"{event.source}."
     )

@@ -1,46 +1,7 @@
-"""The figures of historic stress events: anchors of price and depth, as data.
+"""Historic stress events of whole markets, as data, and all events by name."""
 
-Anchors are (hours since the start, US dollars): true levels of the public record, rounded;
-depth is (hours since the start, ppm of normal). Depth is our reading of reports on order
-books, not a measurement, except where `source` says otherwise.
-"""
-
-import msgspec
-
-from messaging.units import Asset, Ppm
-
-Anchors = tuple[tuple[float, float], ...]
-
-BTC, ETH, SOL, LUNA = Asset("BTC"), Asset("ETH"), Asset("SOL"), Asset("LUNA")
-AVAX, DOGE = Asset("AVAX"), Asset("DOGE")
-
-
-class StressEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. Every list of anchors starts at hour 0 and ends at the same hour.
-
-    Attributes:
-        title: for the report.
-        start_utc: hour 0.
-        anchors_usd: for each asset, (hours, price in USD).
-        depth_ppm: (hours, depth).
-        volatility_per_sqrt_year: of the noise between anchors.
-        correlation: of the noise of any two assets.
-        source: who published the figures.
-    """
-
-    title: str
-    start_utc: str
-    anchors_usd: dict[Asset, Anchors]
-    depth_ppm: tuple[tuple[float, Ppm], ...]
-    volatility_per_sqrt_year: float
-    correlation: float
-    source: str
-
-
-def depth(*points: tuple[float, float]) -> tuple[tuple[float, Ppm], ...]:
-    """Return (hours, multiplier) as (hours, ppm)."""
-    return tuple((hours, Ppm(round(multiplier * 1_000_000))) for hours, multiplier in points)
-
+from markets.stress_depegs import CRV_2022, MANGO_2022, MANGO_2022_LOW, STETH_2022, USDC_2023
+from markets.stress_event import AVAX, BTC, DOGE, ETH, LUNA, SOL, USDE, StressEvent, depth
 
 # fmt: off
 MARCH_2020 = StressEvent(
@@ -193,11 +154,15 @@ OCTOBER_2025 = StressEvent(
             (0.0, 0.248), (1.0, 0.237), (5.8, 0.23), (6.25, 0.16), (6.35, 0.094), (6.5, 0.15),
             (7.0, 0.186), (12.0, 0.188),
         ),
+        # Where it could be redeemed; what one venue printed is a fault of a feed. No hour of its
+        # own here, or the rows of all others would change.
+        USDE: ((0.0, 1), (5.8, 1), (6.25, 0.997), (6.35, 0.995), (7.0, 0.999), (12.0, 1)),
     },
     depth_ppm=depth(
         (0.0, 1.0), (5.5, 0.7), (5.8, 0.4), (6.25, 0.02), (6.6, 0.02), (7.5, 0.2), (12.0, 0.5),
     ),
     volatility_per_sqrt_year=1.0,
+    own_volatility={USDE: 0.02},
     correlation=0.85,
     source="followin and cryptonewsnavigator for BTC from about 117k to 104k with the peak of "
     "liquidations at 21:15 UTC, Rena Labs for depth down by 98 %; Derive.xyz through newspage360 "
@@ -211,6 +176,11 @@ EVENTS = {
     "march_2020": MARCH_2020,
     "may_2021": MAY_2021,
     "luna_2022": LUNA_2022,
+    "steth_2022": STETH_2022,
+    "mango_2022": MANGO_2022,
+    "mango_2022_low": MANGO_2022_LOW,
     "ftx_2022": FTX_2022,
+    "crv_2022": CRV_2022,
+    "usdc_2023": USDC_2023,
     "october_2025": OCTOBER_2025,
 }

@@ -196,7 +196,7 @@ def _holding(book: BookTable, account: AccountTable, at: str) -> Holding:
         ),
         collateral=tuple(
             Collateral(
-                risk=_collateral_risk(assets[name]),
+                risk=_collateral_risk(assets[name], _followed(book, assets[name])),
                 qty8=Qty8(round(quantity * ONE)),
                 price_usd6=usd6(assets[name].price_usd),
                 age_s=assets[name].price_age_s,
@@ -206,7 +206,16 @@ def _holding(book: BookTable, account: AccountTable, at: str) -> Holding:
     )
 
 
-def _collateral_risk(one: CollateralTable) -> CollateralRisk:
+def _followed(book: BookTable, one: CollateralTable) -> int | None:
+    """Return the place of the underlying whose price an asset follows."""
+    if one.follows is None:
+        return None
+    place = [asset.name for asset in book.collateral].index(one.name)
+    names = [underlying.name for underlying in book.underlyings]
+    return _known(f"collateral[{place}].follows", one.follows, names)
+
+
+def _collateral_risk(one: CollateralTable, follows: int | None) -> CollateralRisk:
     return CollateralRisk(
         asset=Asset(one.name),
         maintenance_haircut_ppm=Ppm(one.maintenance_haircut_ppm),
@@ -220,6 +229,9 @@ def _collateral_risk(one: CollateralTable) -> CollateralRisk:
         cap_usd6=usd6(one.cap_usd),
         pegged=one.pegged,
         depeg_factor=one.depeg_factor,
+        age_max_s=one.price_age_max_s,
+        follows=follows,
+        ratio_ppm=Ppm(one.ratio_ppm),
     )
 
 

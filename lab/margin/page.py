@@ -73,9 +73,13 @@ def _requirement(name: str, requirement: Requirement, scenarios: Sequence[Scenar
             f"    {number:2}  {row.move_ppm / 1e6:+8.4f} R  {WAYS[row.volatility]:>6}"
             f"    {row.share_ppm / 1e4:5.1f} %  {_usd(pnl_usd6):>17}{mark}"
         )
-    if not requirement.linear:
-        mark = "  <- worst" if requirement.scan_usd6 and requirement.worst is None else ""
-        out.append(f"        basis {_usd(requirement.basis_usd6):>41}{mark}")
+    for what, lost_usd6, shown in (
+        ("basis", requirement.basis_usd6, not requirement.linear),
+        ("ratio", requirement.ratio_usd6, requirement.ratio_usd6 != 0),
+    ):
+        if shown:
+            worst = requirement.worst is None and -lost_usd6 == requirement.scan_usd6 > 0
+            out.append(f"        {what} {_usd(lost_usd6):>41}{'  <- worst' if worst else ''}")
     parts = (
         ("scan", requirement.scan_usd6),
         ("naked short options", requirement.naked_usd6),

@@ -78,6 +78,9 @@ class CollateralTable(Table, frozen=True, kw_only=True):
     cap_usd: Dollars = 10_000_000
     pegged: bool = False
     depeg_factor: Annotated[int, Meta(ge=0, le=100)] = 4
+    price_age_max_s: Age = 3_600.0
+    follows: Ticker | None = None
+    ratio_ppm: Share = 80_000
 
 
 class PositionTable(Table, frozen=True):

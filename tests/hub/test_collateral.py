@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hub.margin.scan.account import Holding, stand
 from hub.margin.scan.collateral import Collateral, CollateralRisk, Valued, valued
 from messaging.units import ONE, USD
-from tests.hub.test_scan import MARKET, POLICY, SPOKES
+from tests.hub.test_scan import MARKET, POLICY, SPOKES, perpetual
 
 ETH = CollateralRisk(
     asset="ETH",
@@ -35,6 +35,8 @@ USDC = msgspec.structs.replace(
     pegged=True,
     depeg_factor=4,
 )
+ENDLESS = msgspec.structs.replace(ETH, age_max_s=math.inf)
+STETH = msgspec.structs.replace(ETH, asset="STETH", follows=1)
 
 
 def held(risk: CollateralRisk, qty: float, price_usd: float, *, age_s: float = 0.0) -> Valued:
@@ -111,3 +113,35 @@ def test_equity_has_two_values_for_staying_and_for_opening() -> None:
 
     assert (found.equity_usd6, found.equity_initial_usd6) == (2_407 * USD, 2_257 * USD)
     assert (found.maintenance_usd6, found.initial_usd6) == (0, 0)
+
+
+@given(st.floats(0.0, 1e6), st.floats(1.0, 1e5))
+def test_a_price_too_old_gives_no_credit_and_calls_nobody_at_once(
+    age_s: float, most_s: float
+) -> None:
+    """Rule O15: for maintenance it keeps what its age leaves of it."""
+    risk = msgspec.structs.replace(ETH, age_max_s=most_s)
+    found, without = (held(each, 1.0, 3_000, age_s=age_s) for each in (risk, ENDLESS))
+
+    assert found.initial_usd6 == (0 if age_s > most_s else without.initial_usd6)
+    assert found.maintenance_usd6 == without.maintenance_usd6
+
+
+@pytest.mark.parametrize("short", [0.0, 1.0, 5.0, 20.0, 100.0])
+def test_collateral_that_follows_an_underlying_may_fall_against_it(short: float) -> None:
+    """Rule O16, against a short in what it follows: the dearer of the range and the ratio."""
+    steth = Collateral(risk=STETH, qty8=20 * ONE, price_usd6=150 * USD, age_s=0.0)
+    legs = (perpetual(-short, place=1),) if short else ()
+    book = Holding(cash_usd6=0, unsettled_usd6=(0,) * SPOKES, legs=legs, collateral=(steth,))
+    plain = msgspec.structs.replace(book, collateral=())
+    found, without = (stand(POLICY, MARKET, each) for each in (book, plain))
+
+    if not short:
+        assert found.requirements == ()
+        return
+    (one,), (other,) = found.requirements, without.requirements
+    assert one.ratio_usd6 == -240 * USD
+    assert one.scan_usd6 == max(240 * USD, other.scan_usd6)
+    assert (one.worst is None) == (other.scan_usd6 < 240 * USD)
+    assert found.maintenance_usd6 == one.scan_usd6
+    assert one.initial_usd6 == 2 * one.scan_usd6  # IM0 / R0 of this asset

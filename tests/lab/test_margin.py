@@ -191,6 +191,11 @@ BAD: list[tuple[str, str, str]] = [
         'name = "BTC"',
         "underlyings[1].name: expected each name once, found 'BTC' ag",
     ),
+    (
+        "pegged = true",
+        'follows = "ETH"',
+        "collateral[1].follows: expected one of BTC, SOL, found 'E",
+    ),
     ("{ ETH = 2 }", "{ WETH = 2 }", "accounts[0].collateral: expected one of ETH, USDC, found 'WE"),
     (
         "initial_haircut_ppm = 40_000",

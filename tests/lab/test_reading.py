@@ -29,6 +29,12 @@ def tables(**changed: Any) -> dict[str, Any]:
     } | changed
 
 
+def whale(**order: Any) -> dict[str, Any]:
+    """Return them with a named account of one order."""
+    named = [{"name": "whale", "collateral_usd": 1e6, "orders": [order]}]
+    return tables(traders={"named": named})
+
+
 def refusal(given: dict[str, Any]) -> str:
     with pytest.raises(InputRefused) as caught:
         reading.check(given, directory=Path())
@@ -104,6 +110,26 @@ def knobs(struct: Any) -> set[str]:
             "traders.leverage_max: expected at least 5.0, found 2.0",
         ),
         (tables(traders={"open_until_h": 9}), "traders.open_until_h: expected at most 4.0"),
+        (
+            whale(at_h=1, spoke="bass", asset="BTC", notional_usd=1e6),
+            "traders.named[0].orders[0].spoke: expected one of base, found 'bass'",
+        ),
+        (
+            whale(at_h=1, spoke="base", asset="ETH", notional_usd=1e6),
+            "traders.named[0].orders[0].asset: expected one of BTC, found 'ETH'",
+        ),
+        (
+            whale(at_h=5, spoke="base", asset="BTC", notional_usd=1e6),
+            "traders.named[0].orders[0].at_h: expected at most 4.0, found 5.0",
+        ),
+        (
+            whale(at_h=1, spoke="base", asset="BTC"),
+            "traders.named[0].orders[0]: expected notional_usd or close_ppm, found neither",
+        ),
+        (
+            whale(at_h=1, spoke="base", asset="BTC", notional_usd=1, close_ppm=1),
+            "traders.named[0].orders[0]: expected notional_usd or close_ppm, found both",
+        ),
         (
             tables(
                 prices={

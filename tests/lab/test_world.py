@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from lab import reading
-from lab.world import build
+from lab import reading, running
+from lab.policies import named_intents
+from lab.world import build, deposits_of
 from messaging.errors import InputRefused
+from messaging.units import HOUR_US
 from tests.lab.test_reading import tables
 
 
@@ -39,9 +41,8 @@ def test_amounts_that_no_message_could_carry_are_refused(price_usd: float) -> No
         "assets": {"BTC": {"price_usd": price_usd, "volatility_per_sqrt_year": 0.5}},
     }
     traders = {"accounts": 3, "open_until_h": 2.0, "collateral_usd": 1e9}
-    assert "traders: expected collateral * leverage_max below" in refusal(
-        prices=prices, traders=traders
-    )
+    says = "traders: expected collateral * leverage_max, and orders of each named account, below"
+    assert says in refusal(prices=prices, traders=traders)
 
 
 def test_many_positions_and_many_actions_are_only_more_orders() -> None:
@@ -64,3 +65,28 @@ def test_what_rounds_to_nothing_is_refused(changed: dict[str, Any]) -> None:
 def test_a_lane_that_a_family_lacks_is_refused() -> None:
     spokes = [{"name": "mainnet", "chain": "ethereum"}]
     assert "cctp_v1" in refusal(latency="cctp_v1", spokes=spokes)
+
+
+def test_named_accounts_stand_behind_the_others_with_orders_of_their_own() -> None:
+    order = {"at_h": 1.0, "spoke": "base", "asset": "BTC"}
+    orders = [order | {"notional_usd": -5e5}, order | {"at_h": 2.0, "close_ppm": 250_000}]
+    named = [{"name": "whale", "collateral_usd": 1e6, "orders": orders}]
+    few = {"accounts": 2, "open_until_h": 2.0, "actions_per_day": 0}
+    drawn, both = (
+        reading.check(tables(traders=traders), directory=Path())
+        for traders in (few, few | {"named": named})
+    )
+
+    assert deposits_of(both) == (*deposits_of(drawn), ("t00002", 10**12))
+    assert [
+        (intent.at_us, intent.account, intent.notional_usd6, intent.close_ppm)
+        for intent in named_intents(both)
+    ] == [(HOUR_US, 2, -5 * 10**11, 0), (2 * HOUR_US, 2, 0, 250_000)]
+    result = running.run(build(both)).story.result
+    assert result.orders == running.run(build(drawn)).story.result.orders + 2
+
+
+def test_written_orders_that_no_message_could_carry_are_refused() -> None:
+    order = {"at_h": 1.0, "spoke": "base", "asset": "BTC", "notional_usd": 1e9}
+    named = [{"name": "whale", "collateral_usd": 1.0, "orders": [order] * 5}]
+    assert "and orders of each named account" in refusal(traders={"accounts": 1, "named": named})

@@ -1,7 +1,7 @@
 """What an account with options is worth and must hold, on all spokes together or one by one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +11,8 @@ from hub.margin.scan.collateral import Collateral, Valued, valued
 from hub.margin.scan.legs import Leg, Market, ScanPolicy
 from hub.margin.scan.requirement import Requirement, is_linear, require
 from messaging.units import ONE, value_down
+
+NO_RATIOS: Mapping[int, int] = {}
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +69,7 @@ def stand(policy: ScanPolicy, market: Market, holding: Holding) -> Standing:
     """
     recognised = recognised_by_spoke(policy, market, holding)
     collateral = tuple(valued(one) for one in holding.collateral)
-    requirements = required(policy, market, holding.legs, holding.legs)
+    requirements = required(policy, market, holding.legs, holding.legs, _ratios(holding))
     sure_usd6 = holding.cash_usd6 + sum(recognised)
     return Standing(
         equity_usd6=sure_usd6 + sum(one.maintenance_usd6 for one in collateral),
@@ -100,9 +102,16 @@ def isolated(policy: ScanPolicy, market: Market, holding: Holding) -> tuple[Alon
 
 
 def required(
-    policy: ScanPolicy, market: Market, legs: Sequence[Leg], whole: Sequence[Leg]
+    policy: ScanPolicy,
+    market: Market,
+    legs: Sequence[Leg],
+    whole: Sequence[Leg],
+    ratios_usd6: Mapping[int, int] = NO_RATIOS,
 ) -> tuple[Requirement, ...]:
-    """Return what legs require, by underlying; `whole` are all the legs of their account."""
+    """Return what legs require, by underlying; `whole` are all the legs of their account.
+
+    `ratios_usd6` is, by place, what collateral that follows an underlying loses against it (O16).
+    """
     return tuple(
         require(
             policy,
@@ -110,9 +119,20 @@ def required(
             place,
             [leg for leg in legs if leg.place == place],
             linear=is_linear(whole, place),
+            ratio_usd6=ratios_usd6.get(place, 0),
         )
         for place in sorted({leg.place for leg in legs})
     )
+
+
+def _ratios(holding: Holding) -> dict[int, int]:
+    """Return what collateral loses that falls against the underlying it follows, by place (O16)."""
+    found: dict[int, int] = {}
+    for one in holding.collateral:
+        if one.risk.follows is not None:
+            lost_usd6 = valued(one).ratio_usd6
+            found[one.risk.follows] = found.get(one.risk.follows, 0) + lost_usd6
+    return found
 
 
 def recognised_by_spoke(policy: ScanPolicy, market: Market, holding: Holding) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
-"""What collateral counts that is not dollars: less, the longer it takes to sell (O9, O10)."""
+"""What collateral counts that is not dollars: less, the longer it takes to sell (O9, O10, O15)."""
 
 import math
 
 import msgspec
 
-from messaging.units import YEAR_S, Asset, Ppm, Qty8, Usd6, ratio_down, value_down
+from messaging.units import YEAR_S, Asset, Ppm, Qty8, Usd6, ratio_down, ratio_up, value_down
 
 WHOLE = 1_000_000
 PEG_PPM = 990_000  # of a dollar: from here down a peg counts as lost
@@ -21,6 +21,9 @@ class CollateralRisk(msgspec.Struct, frozen=True, kw_only=True):
         cap_usd6: of one account's collateral, no more than this counts, before the haircut.
         pegged: meant to be worth a dollar.
         depeg_factor: what is taken off for each dollar below 0.99 of a pegged one, for IM.
+        age_max_s: at an older price it counts nothing for IM.
+        follows: place of the underlying whose price it follows, if it does (O16).
+        ratio_ppm: by which it may fall against that.
     """
 
     asset: Asset
@@ -35,6 +38,9 @@ class CollateralRisk(msgspec.Struct, frozen=True, kw_only=True):
     cap_usd6: Usd6
     pegged: bool
     depeg_factor: int
+    age_max_s: float = 3_600.0
+    follows: int | None = None
+    ratio_ppm: Ppm = Ppm(80_000)
 
 
 class Collateral(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +53,10 @@ class Collateral(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Valued(msgspec.Struct, frozen=True, kw_only=True):
-    """What one asset counts for maintenance and for initial margin, and the haircuts."""
+    """What one asset counts for maintenance and for initial margin, and the haircuts.
+
+    `ratio_usd6` is what it loses if it falls against what it follows (O16).
+    """
 
     asset: Asset
     market_usd6: int
@@ -55,10 +64,11 @@ class Valued(msgspec.Struct, frozen=True, kw_only=True):
     initial_haircut_ppm: Ppm
     maintenance_usd6: int
     initial_usd6: int
+    ratio_usd6: int
 
 
 def valued(held: Collateral) -> Valued:
-    """Return what collateral counts (rules O9, O10); haircuts round up, values down.
+    """Return what collateral counts (rules O9, O10, O15); haircuts round up, values down.
 
     haircut = max(floor, 1 - exp(-z sigma sqrt(age + time to sell)) + kappa sqrt(value / volume))
     """
@@ -75,6 +85,8 @@ def valued(held: Collateral) -> Valued:
         lost_ppm = risk.depeg_factor * max(0, PEG_PPM - held.price_usd6)
     maintenance = Ppm(min(WHOLE, max(risk.maintenance_haircut_ppm, moved_ppm)))
     initial = Ppm(min(WHOLE, max(risk.initial_haircut_ppm, moved_ppm) + lost_ppm))
+    if held.age_s > risk.age_max_s:
+        initial = Ppm(WHOLE)
     return Valued(
         asset=risk.asset,
         market_usd6=market_usd6,
@@ -82,4 +94,5 @@ def valued(held: Collateral) -> Valued:
         initial_haircut_ppm=initial,
         maintenance_usd6=ratio_down(counted_usd6, WHOLE - maintenance),
         initial_usd6=ratio_down(counted_usd6, WHOLE - initial),
+        ratio_usd6=0 if risk.follows is None else ratio_up(counted_usd6, risk.ratio_ppm),
     )

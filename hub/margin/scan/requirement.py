@@ -26,6 +26,7 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
         linear: without options: R0 and IM / MM of the asset's perpetual (M3).
         pnl_usd6: by scenario, as far as it counts; rounded down.
         basis_usd6: P&L of each expiry's forward moving alone; 0 or less.
+        ratio_usd6: P&L of collateral that falls against this underlying alone (O16); 0 or less.
         scan_usd6: the worst of these, turned positive.
         naked_usd6, perpetual_usd6: contingencies. doubt_usd6: one more, of IM alone.
     """
@@ -34,6 +35,7 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
     linear: bool
     pnl_usd6: tuple[int, ...]
     basis_usd6: int
+    ratio_usd6: int
     scan_usd6: int
     naked_usd6: int
     perpetual_usd6: int
@@ -43,9 +45,12 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def worst(self) -> int | None:
-        """Return the row of the worst scenario; None if basis is worse, or nothing is lost."""
+        """Return the row of the worst scenario; None if nothing is lost, or most in no row.
+
+        Then basis or the ratio is worse.
+        """
         lowest = min(self.pnl_usd6)
-        if self.scan_usd6 == 0 or self.basis_usd6 < lowest:
+        if self.scan_usd6 == 0 or min(self.basis_usd6, self.ratio_usd6) < lowest:
             return None
         return self.pnl_usd6.index(lowest)
 
@@ -70,15 +75,22 @@ def reach_ppm(policy: ScanPolicy, place: int, tau_s: float, *, linear: bool) -> 
 
 
 def require(
-    policy: ScanPolicy, market: Market, place: int, legs: Sequence[Leg], *, linear: bool
+    policy: ScanPolicy,
+    market: Market,
+    place: int,
+    legs: Sequence[Leg],
+    *,
+    linear: bool,
+    ratio_usd6: int = 0,
 ) -> Requirement:
     """Return what these legs on one underlying require.
 
-        scan = max(0, -min over scenarios of P&L)                       rounded up
+        scan = max(0, -min over scenarios of P&L, ratio)                rounded up
         MM   = scan + naked + perpetual
         IM   = scan * factor + naked + perpetual + doubt                rounded up
 
-    `linear` says whether the account has no option on it, here or elsewhere: rule O3.
+    `linear` says whether the account has no option on it, here or elsewhere: rule O3. `ratio_usd6`
+    is what collateral that follows the underlying loses if it alone falls: rule O16.
     """
     risk, extra = policy.margin.assets[place], policy.options[place]
     price_usd6 = market.conditions.prices_usd6[place]
@@ -108,7 +120,7 @@ def require(
         // WHOLE**3
         for one, value in zip(policy.grid.scenarios, worth, strict=True)
     )
-    scan_usd6 = max(0, -min(*pnl_usd6, basis_usd6))
+    scan_usd6 = max(ratio_usd6, -min(*pnl_usd6, basis_usd6))
     naked_usd6, perpetual_usd6 = (0, 0) if linear else _contingencies(extra, legs, price_usd6)
     doubt_usd6 = 0
     if market.confidence_ppm[place] < extra.doubt_ppm:
@@ -122,6 +134,7 @@ def require(
         linear=linear,
         pnl_usd6=pnl_usd6,
         basis_usd6=basis_usd6,
+        ratio_usd6=-ratio_usd6,
         scan_usd6=scan_usd6,
         naked_usd6=naked_usd6,
         perpetual_usd6=perpetual_usd6,
