@@ -282,9 +282,14 @@ def _refusal(tables: Mapping[str, Any], text: str) -> InputRefused:
     match = _PATH.search(text)
     key = match.group(1).lstrip(".") if match else ""
     expected = text[: match.start()] if match else text
-    expected = expected.removeprefix("Expected ").replace("`", "")
+    expected = expected.replace("`", "").removeprefix("Expected ").removeprefix("expected ")
     expected, _, _ = expected.partition(", got ")
-    return InputRefused(key or "the file", expected=expected, found=_at(tables, match))
+    expected, _, found = expected.partition(", found ")
+    return InputRefused(
+        key or "the file",
+        expected=expected,
+        found=found or _at(tables, match),
+    )
 
 
 def _at(tables: Any, match: re.Match[str] | None) -> str:

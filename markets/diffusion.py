@@ -15,6 +15,8 @@ import math
 import msgspec
 import numpy as np
 
+from markets import correlation
+from markets.correlation import Correlation
 from markets.price_path import (
     PRICE_USD_MAX,
     PRICE_USD_MIN,
@@ -23,7 +25,6 @@ from markets.price_path import (
     Floats,
     PricePath,
     Times,
-    correlated_normals,
     join,
     normals,
     require,
@@ -67,13 +68,17 @@ class GbmSource(
     tag_field="kind",
     tag="gbm",
 ):
-    """Geometric Brownian motion; any two assets have the same correlation, 0 to 1."""
+    """Geometric Brownian motion.
+
+    Attributes:
+        correlation: of any two assets, 0 to 1; or of each pair "A/B", -1 to 1, 0 if left out.
+    """
 
     assets: dict[Asset, ModelAsset]
-    correlation: float = 0.0
+    correlation: Correlation = 0.0
 
     def __post_init__(self) -> None:
-        require(self.correlation, "correlation", 0.0, 1.0)
+        correlation.check(self.correlation, tuple(self.assets))
 
 
 class MertonSource(
@@ -93,13 +98,13 @@ class MertonSource(
     """
 
     assets: dict[Asset, ModelAsset]
-    correlation: float = 0.0
+    correlation: Correlation = 0.0
     jumps_per_day: float
     jump_log_mean: float
     jump_log_deviation: float
 
     def __post_init__(self) -> None:
-        require(self.correlation, "correlation", 0.0, 1.0)
+        correlation.check(self.correlation, tuple(self.assets))
         require(self.jumps_per_day, "jumps_per_day", 0.0, 10_000.0)
         require(self.jump_log_mean, "jump_log_mean", -2.0, 2.0)
         require(self.jump_log_deviation, "jump_log_deviation", 0.0, 2.0)
@@ -138,20 +143,20 @@ def path(
         drift = model.drift_per_year
         if isinstance(source, MertonSource):
             drift -= jumps_per_year * _mean_jump(source, model.jump_beta)
-        log_price = _diffuse(model, drift, times_us, seed, asset, source.correlation)
+        rho, names = source.correlation, tuple(source.assets)
+        noise = correlation.draw(rho, names, asset, seed, len(times_us) - 1)
+        log_price = _diffuse(model, drift, times_us, noise)
         columns[asset] = to_usd6(asset, log_price + model.jump_beta * jumps)
     label = "merton" if isinstance(source, MertonSource) else "gbm"
     return join(times_us, columns, label=label, stylised=False, source=_describe(source, seed))
 
 
-def _diffuse(
-    model: ModelAsset, drift_per_year: float, times_us: Times, seed: int, asset: Asset, rho: float
-) -> Floats:
+def _diffuse(model: ModelAsset, drift_per_year: float, times_us: Times, noise: Floats) -> Floats:
     """Return log prices without jumps, shape (times,)."""
     tick_years = np.diff(times_us) / YEAR_US
     sigma = model.volatility_per_sqrt_year
     steps = (drift_per_year - sigma**2 / 2) * tick_years
-    steps += sigma * np.sqrt(tick_years) * correlated_normals(seed, asset, len(steps), rho)
+    steps += sigma * np.sqrt(tick_years) * noise
     return math.log(model.price_usd) + np.concatenate(([0.0], np.cumsum(steps)))
 
 
@@ -181,7 +186,9 @@ def _log_jumps(source: MertonSource, times_us: Times, seed: int) -> Floats:
 
 
 def _describe(source: GbmSource | MertonSource, seed: int) -> str:
-    text = f"simulated, seed {seed}: geometric Brownian motion, correlation {source.correlation:g}"
+    rho = source.correlation
+    said = f"{rho:g}" if not isinstance(rho, dict) else "by pair"
+    text = f"simulated, seed {seed}: geometric Brownian motion, correlation {said}"
     if isinstance(source, MertonSource):
         text += (
             f", with {source.jumps_per_day:g} common jumps a day of mean log size "

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from markets import prices
+from markets.correlation import check, draw
 from markets.diffusion import GbmSource, MertonSource, ModelAsset
 from markets.price_path import PricePath
 from markets.prices import CandleSource, PriceSource, StressSource
@@ -210,6 +211,51 @@ def test_a_table_becomes_its_source(text: str, kind: type) -> None:
 def test_a_table_with_a_fault_is_refused(text: str) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(tomllib.loads(text), PriceSource)
+
+
+PAIRS = {"A/B": 0.9, "B/C": -0.6, "A/C": -0.5}
+
+
+@pytest.mark.parametrize("pairs", [PAIRS, {"B/A": 0.9}, {"A/B": 1.0, "A/C": -1.0, "C/B": -1.0}])
+def test_each_pair_has_its_own_correlation(pairs: dict[str, float]) -> None:
+    names = (Asset("A"), Asset("B"), Asset("C"))
+    check(pairs, names)
+    drawn = {name: draw(pairs, names, name, 1, 40_000) for name in names}
+    for one, other in ("AB", "AC", "BC"):
+        rho = pairs.get(f"{one}/{other}", pairs.get(f"{other}/{one}", 0.0))
+        found = np.corrcoef(drawn[Asset(one)], drawn[Asset(other)])[0, 1]
+        assert found == pytest.approx(rho, abs=0.02)
+    for normals in drawn.values():
+        assert normals.std() == pytest.approx(1.0, abs=0.02)
+    more = draw(pairs, (*names, Asset("D")), Asset("C"), 1, 10)
+    assert more.tolist() == drawn[Asset("C")][:10].tolist()  # an asset more moves none of the rest
+
+
+@given(st.lists(st.floats(-1, 1).map(lambda rho: round(rho, 2)), min_size=6, max_size=6))
+def test_a_matrix_is_refused_if_and_only_if_it_has_an_eigenvalue_below_zero(
+    rhos: list[float],
+) -> None:
+    names = tuple(Asset(name) for name in "ABCD")
+    pairs = dict(zip(("A/B", "A/C", "A/D", "B/C", "B/D", "C/D"), rhos, strict=True))
+    matrix = np.eye(4)
+    for name, rho in pairs.items():
+        one, other = (names.index(Asset(part)) for part in name.split("/"))
+        matrix[one, other] = matrix[other, one] = rho
+    least = np.linalg.eigvalsh(matrix)[0]
+    assume(abs(least) > 1e-6)
+    if least > 0:
+        check(pairs, names)
+    else:
+        with pytest.raises(ValueError, match="expected a positive semidefinite matrix"):
+            check(pairs, names)
+
+
+@pytest.mark.parametrize(
+    "pairs", [{"A/B": 1.1}, {"A/X": 0.1}, {"A/A": 1.0}, {"A/B": 0.1, "B/A": 0.1}, {"A": 0.1}]
+)
+def test_a_pair_that_cannot_be_is_refused(pairs: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"expected .*, found"):
+        check(pairs, (Asset("A"), Asset("B")))
 
 
 def test_what_a_model_cannot_do_is_refused() -> None:
