@@ -38,7 +38,7 @@ from messaging.messages import (
     SpokeHalted,
 )
 from messaging.topics import HALT_TOPIC
-from messaging.units import HUB, MONITOR, USD, Micros, NodeId, ReservationId, Usd6
+from messaging.units import HUB, MONITOR, RELAY, USD, Micros, NodeId, ReservationId, Usd6
 from tests.kafka import records
 from tests.kafka.stack import BUSY, LIMIT_S, ROOT, Stack, paused, scenario
 
@@ -247,9 +247,22 @@ def test_a_planted_grant_halts_every_spoke_at_the_hub(busy: Watcher) -> None:
         amount_usd6=Usd6(10_000_000 * USD),
         expires_at_us=Micros(10**12),
     )
-    with paused(stack, HUB):  # else it might use the next number first; the same, under W1
-        written_s = busy.write(DOWN, HUB, BASE, gift)
-        busy.wait(busy.halts, "a HALT")
+
+    def asked() -> int:
+        sent = records.read(stack.connection, "from-optimism.reservation")
+        frames = [busy.opened(record.value, NodeId("optimism")) for record in sent]
+        return sum(isinstance(frame.message, ReservationRequested) for frame in frames)
+
+    def stopped() -> bool:
+        return len(stack.status(HUB).matters.halted) == len(stack.spokes)
+
+    with paused(stack, RELAY):
+        with paused(stack, HUB):  # else it might use the next number first; the same, under W1
+            before = asked()
+            written_s = busy.write(DOWN, HUB, BASE, gift)
+            busy.wait(busy.halts, "a HALT")
+            stack.wait(lambda: asked() > before, "a request that the hub has yet to hear")
+        stack.wait(stopped, "the hub to halt all")
     halted_s, _, halt = busy.halts()[0]
 
     assert set(halt.spokes) == set(stack.spokes)
