@@ -154,13 +154,20 @@ class Lives:
         self, event: Envelope, told: RebuildAccepted, key: ChannelKey, inbox: Inbox, outbox: Outbox
     ) -> Step:
         """Go on with a channel from what its other end knows of it (P61)."""
-        if told.nonce != self._nonce or key not in self.lost:
+        if told.nonce != self._nonce:
+            return Step()
+        life = Life(event.node_epoch, b"", Place(told.head_epoch, told.head_seq))
+        if key not in self.lost:
+            # It may have started again meanwhile; what it asked then could not be answered.
+            acked = Place(event.ack_epoch, event.ack_seq)
+            whole = inbox.seen <= life.head and outbox.acked <= acked
+            if whole and life.node_epoch > inbox.life.node_epoch:
+                inbox.follow(life)
             return Step()
         heard = Place(told.heard_epoch, told.heard_seq)
         said = Place(told.said_epoch, told.said_seq)
         outbox.go_to(heard, told.chan_epoch)
-        head = Place(told.head_epoch, told.head_seq)
-        inbox.go_to(said, Life(event.node_epoch, b"", head))
+        inbox.go_to(said, life)
         del self.lost[key]
         rejoined = Rejoined(*key, spoke_epoch_of(self.node_epoch), *heard, said.seq)
         return Step(rejoined=rejoined, synced=True)

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import pytest
+
 from messaging.effects import Effect, Readmit, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.lineage import Place
+from messaging.link_control import RebuildAccepted
 from messaging.messages import Message
 from messaging.node import Event, Rebuilt, Rejoined, TimerFired
 from messaging.rebuilding import ChannelRebuilt
-from messaging.units import HUB
+from messaging.units import HUB, Micros
 from tests.messaging.test_endpoint import POLICY, say
 from tests.messaging.test_resync import EAST, FAMILY, Room, Speaker, life
 
@@ -124,3 +127,52 @@ def test_a_process_that_dies_before_it_is_told_is_told_again() -> None:
     assert not east.lives.stopped
     found.settle(found.say(east, HUB, 5))
     assert words(found.heard(HUB)) == [say(5)]
+
+
+def answered_twice(found: Room) -> tuple[list[Envelope], list[Envelope]]:
+    """Let the hub accept east in one life, and start again; return what each life says to it."""
+    hub = found.ends[HUB]
+    approve(found)
+    asked = forget(found)
+    first = [word for frame in asked for word in found.give(hub, frame)]
+    for question in found.give(hub, life(20)):
+        if question.receiver == EAST:
+            assert found.give(found.ends[EAST], question) == []  # it knows nothing to answer by
+    second = [word for frame in asked for word in found.give(hub, frame)]
+    return first, second
+
+
+def test_a_hub_that_starts_again_while_its_word_is_on_the_way_is_followed() -> None:
+    found = room()
+    first, second = answered_twice(found)
+    east, hub = found.ends[EAST], found.ends[HUB]
+    accepted = [word for word in first if type(word.message) is RebuildAccepted]
+    for word in (*accepted, *second, *accepted):
+        found.give(east, word)
+    assert not east.lives.lost
+    found.settle([word for word in first if word not in accepted])
+    assert east.inboxes[HUB, FAMILY].life.node_epoch == 2
+    found.settle([*found.say(east, HUB, 3), *found.say(hub, EAST, 4)])
+    found.settle([])
+    assert words(found.heard(HUB)) == [say(3)]
+    assert words(found.heard(EAST)) == [say(4)]
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_later_life_that_does_not_know_what_an_earlier_one_did_is_not_followed(
+    arrived: bool,
+) -> None:
+    """Not of a frame that it has said, nor that it has acknowledged one."""
+    found = room()
+    first, second = answered_twice(found)
+    east = found.ends[EAST]
+    for word in first:
+        found.give(east, word)
+    inbox, outbox = east.inboxes[HUB, FAMILY], east.outboxes[HUB, FAMILY]
+    if arrived:
+        inbox.next_seq += 1
+    else:
+        outbox.acknowledge(outbox.head, Micros(0))
+    for word in second:
+        found.give(east, word)
+    assert inbox.life.node_epoch == 1
