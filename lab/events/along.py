@@ -14,6 +14,8 @@ from hub.margin.scan.collateral import Collateral, CollateralRisk, valued
 from hub.margin.scan.grid import GRIDS, VolatilityShock
 from hub.margin.scan.legs import Leg, Market, OptionRisk, ScanPolicy
 from lab.events.claims import Claim, Found, hour
+from lab.policies import risk_of
+from lab.scenario import RiskTable
 from lab.summary import usd
 from markets.price_path import PricePath
 from messaging.units import ONE, USD, Asset, Micros, Ppm, Qty8, Usd6
@@ -57,25 +59,16 @@ LUNA = replace(
     age_max_s=240.0,
     follows=None,
 )
-ETH_RISK = AssetRisk(
-    asset=Asset("ETH"),
-    initial_margin_ppm=Ppm(100_000),
-    maintenance_margin_ppm=Ppm(65_000),
-    stress_volatility_ppm=Ppm(2_500_000),
-    jump_ppm=Ppm(30_000),
-    quantile_z=3.09,
-    depth_usd6_per_s=250_000 * USD,
-    participation_ppm=Ppm(100_000),
-)
-SOL_RISK = AssetRisk(
-    asset=Asset("SOL"),
-    initial_margin_ppm=Ppm(200_000),
-    maintenance_margin_ppm=Ppm(100_000),
-    stress_volatility_ppm=Ppm(3_500_000),
-    jump_ppm=Ppm(50_000),
-    quantile_z=3.09,
-    depth_usd6_per_s=50_000 * USD,
-    participation_ppm=Ppm(100_000),
+ETH_RISK = risk_of(RiskTable(name="ETH"))
+SOL_RISK = risk_of(
+    RiskTable(
+        name="SOL",
+        initial_margin_ppm=200_000,
+        maintenance_margin_ppm=100_000,
+        stress_volatility_ppm=3_500_000,
+        jump_ppm=50_000,
+        depth_usd_per_s=50_000,
+    )
 )
 SOL = replace(
     STETH,
