@@ -233,16 +233,15 @@ class Book:
         if not len(holders):
             return [0.0] * self._assets
         now_usd6 = np.array(conditions.prices_usd6)
-        moves_usd6 = [now_usd6]
-        for move in (-PROBE, PROBE):
-            for asset in range(self._assets):
-                moves_usd6.append(now_usd6.copy())
-                moves_usd6[-1][asset] = round(conditions.prices_usd6[asset] * (1.0 + move))
+        moves_usd6 = np.tile(now_usd6, (1 + 2 * self._assets, 1))
+        for asset, price_usd6 in enumerate(conditions.prices_usd6):
+            moves_usd6[1 + asset, asset] = round(price_usd6 * (1.0 - PROBE))
+            moves_usd6[1 + self._assets + asset, asset] = round(price_usd6 * (1.0 + PROBE))
         sold = np.zeros((len(moves_usd6), self._assets))
         for start in range(0, len(holders), CHUNK // len(moves_usd6)):
             some = holders[start : start + CHUNK // len(moves_usd6)]
             sold += self._sold_qty8(
-                conditions, some, np.array(moves_usd6), target_extra_ppm / 1e6, cost_ppm / 1e6
+                conditions, some, moves_usd6, target_extra_ppm / 1e6, cost_ppm / 1e6
             )
         found = []
         for asset, price_usd6 in enumerate(conditions.prices_usd6):

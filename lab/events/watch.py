@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from hub.margin.requirement import Reported, recognised_usd6
+from hub.margin.requirement import Conditions, Reported, recognised_usd6
 from hub.reservation import State
 from hub.state import HubState
 from hub.zone import Zone
@@ -134,8 +134,8 @@ class Watch:
             )
             self._zones[zone.name].append(sight)
         for name, account in self._owned.items():
-            self._holders[name].append(self._hold(account, now_us))
-        self._probe(now_us)
+            self._holders[name].append(self._hold(account, conditions, now_us))
+        self._probe(conditions)
 
     def _gains(self, zone: Zone, share: Ppm) -> tuple[int, int]:
         """Return what all traders who are up on a spoke have won there, and what counts of it."""
@@ -158,9 +158,9 @@ class Watch:
             pnl_usd6 += value_down(one.qty8, price_usd6) - one.cost_usd6
         return pnl_usd6
 
-    def _hold(self, name: AccountId, now_us: Micros) -> HolderSight:
+    def _hold(self, name: AccountId, conditions: Conditions, now_us: Micros) -> HolderSight:
         hub = self._hub
-        account, conditions = hub.accounts[hub.place_of[name]], hub.conditions(now_us)
+        account = hub.accounts[hub.place_of[name]]
         standing = hub.assess_latest(account, conditions)
         pnl_usd6, unwind_s, rest_s = 0, 0.0, 0.0
         for spoke, view in enumerate(account.views):
@@ -184,16 +184,14 @@ class Watch:
             rest_s=rest_s,
         )
 
-    def _probe(self, now_us: Micros) -> None:
+    def _probe(self, conditions: Conditions) -> None:
         """Measure how far liquidations feed themselves, whether or not a breaker looks (B6)."""
         hub, sizes = self._hub, self._hub.policy.liquidation
         impacts = [one.impact_ppm_per_million_usd for one in self._world.scenario.assets]
         if not any(impacts):
             return
         hub.bring_book_up()
-        pressures = hub.book.pressures(
-            hub.conditions(now_us), sizes.target_extra_ppm, sizes.cost_ppm
-        )
+        pressures = hub.book.pressures(conditions, sizes.target_extra_ppm, sizes.cost_ppm)
         for name, impact, pressure in zip(self._ratios_ppm, impacts, pressures, strict=True):
             self._ratios_ppm[name] = max(self._ratios_ppm[name], int(pressure * impact / 1e6))
 
