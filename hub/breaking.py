@@ -25,9 +25,10 @@ def look(hub: HubState, now_us: Micros) -> list[Effect]:
     if policy is None or not all(known.price_usd6 for known in hub.prints):
         return []
     effects: list[Effect] = []
-    ratios_ppm = _cascades_ppm(hub, policy, now_us)
+    if any(policy.impacts_per_usd) and hub.is_look_due(now_us):
+        _measure_cascades(hub, policy, now_us)
     for place, risk in enumerate(hub.policy.margin.assets):
-        seen = _seen(hub, policy, place, ratios_ppm[place], now_us)
+        seen = _seen(hub, policy, place, now_us)
         effects += _note(hub, policy, risk.asset, breakers.of_asset(policy, seen), hub.zones)
     for zone in hub.zones:
         cause = breakers.of_zone(policy, zone.won_usd6, zone.policy.cap_usd6)
@@ -35,9 +36,7 @@ def look(hub: HubState, now_us: Micros) -> list[Effect]:
     return effects
 
 
-def _seen(
-    hub: HubState, policy: BreakerPolicy, place: int, cascade_ppm: int, now_us: Micros
-) -> AssetSeen:
+def _seen(hub: HubState, policy: BreakerPolicy, place: int, now_us: Micros) -> AssetSeen:
     known, estimate, oracle = hub.prints[place], hub.estimates[place], hub.policy.oracle
     mean_usd6 = twap_usd6(policy.mean_us, hub.used[place], now_us)
     return AssetSeen(
@@ -46,23 +45,19 @@ def _seen(
         doubted=oracle is not None and bool(hub.feeds[place].doubts(oracle, place, known, now_us)),
         fast=estimate.fast,
         slow=estimate.slow,
-        cascade_ppm=cascade_ppm,
+        cascade_ppm=hub.cascade_ppm[place],
     )
 
 
-def _cascades_ppm(hub: HubState, policy: BreakerPolicy, now_us: Micros) -> list[int]:
-    """Return the reproduction number of each asset's liquidations (B6), in millionths."""
-    if not any(policy.impacts_per_usd):
-        return [0] * len(policy.impacts_per_usd)
+def _measure_cascades(hub: HubState, policy: BreakerPolicy, now_us: Micros) -> None:
+    """Note the reproduction number of each asset's liquidations (B6), in millionths."""
     hub.bring_book_up()
     conditions, sizes = hub.conditions(now_us), hub.policy.liquidation
     pressures = hub.book.pressures(conditions, sizes.target_extra_ppm, sizes.cost_ppm)
-    found = []
     for place, impact in enumerate(policy.impacts_per_usd):
         ratio = pressures[place] * impact / (hub.prints[place].depth_ppm / 1e6)
-        found.append(int(1e6 * ratio))
-        hub.cascades_ppm[place] = max(hub.cascades_ppm[place], found[-1])
-    return found
+        hub.cascade_ppm[place] = int(1e6 * ratio)
+    hub.cascades_ppm = list(map(max, hub.cascades_ppm, hub.cascade_ppm))
 
 
 def _note(

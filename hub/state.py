@@ -79,7 +79,8 @@ class HubState:
         margin: how accounts are margined at the volatility in use (rule V7).
         estimates: of that volatility, by the place of the asset.
         breakers: by asset and by spoke; used: (hub time, price in use) that they look at.
-        cascades_ppm: per asset, the largest reproduction number so far (B6), for figures only.
+        cascade_ppm: per asset, the reproduction number at the latest look (B6).
+        cascades_ppm: the largest of them so far, for figures only.
         open_of: per account, its reservations HELD or OVERDUE, oldest first.
         unbooked: (account place, spoke place) whose report the book does not hold yet.
         look_due: something has come since the last look that calls for one.
@@ -98,7 +99,8 @@ class HubState:
         self.margin = policy.margin
         self.estimates: dict[int, Estimate] = {}
         self.breakers: dict[str, Breaker] = {}
-        self.cascades_ppm = [0 for _ in policy.margin.assets]
+        self.cascade_ppm = [0 for _ in policy.margin.assets]
+        self.cascades_ppm = self.cascade_ppm.copy()
         self.used: list[deque[tuple[Micros, Usd6]]] = [deque() for _ in policy.margin.assets]
         self.places = policy.margin.index()
         self.zones = [Zone(zone, place) for place, zone in enumerate(policy.zones)]
@@ -161,6 +163,14 @@ class HubState:
         if rebound or account.status is not before.status or account.closed_out:
             busy = bool(account.commands)
             self.book.set_code(place, account.status, busy=busy, done=account.closed_out)
+
+    def is_look_due(self, now_us: Micros) -> bool:
+        """Tell whether accounts are to be looked at in a block of now.
+
+        When something has come that may call for action: a price, or a report on an account
+        that is under a call or in liquidation; and now and then, for what is known grows older.
+        """
+        return self.look_due or now_us >= self.looked_us + self.policy.look_us
 
     def hear_price(self, published: PricePublished, now_us: Micros) -> None:
         """Take a print into the price in use (K1), and look if that has changed."""

@@ -16,12 +16,8 @@ from messaging.units import Micros, ratio_up
 
 
 def look(hub: HubState, now_us: Micros) -> list[Effect]:
-    """Return what the accounts' standings at this block call for.
-
-    Looks when something has come that may call for action: a price, or a report on an account
-    that is under a call or in liquidation; and now and then, for what is known grows older.
-    """
-    if not hub.look_due and now_us < hub.looked_us + hub.policy.look_us:
+    """Return what the accounts' standings at this block call for, if a look is due."""
+    if not hub.is_look_due(now_us):
         return []
     conditions = hub.conditions(now_us)
     if not all(conditions.prices_usd6):
