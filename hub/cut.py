@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from hub.reconciliation import Line, Reconciliation
 from hub.reservation import Reservation
-from messaging.messages import BucketsAsked, CreditRow, Message, ReservationGranted, RowsAsked
+from messaging.digests import BucketsAsked, CreditRow, RowsAsked
+from messaging.messages import Message, ReservationGranted
 from messaging.open_rows import OpenRows
 from messaging.units import ReservationId
 

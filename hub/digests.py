@@ -12,18 +12,11 @@ from hub.cut import row
 from hub.reconciliation import Finding, Line, Reconciliation, Remedy, compare
 from hub.state import HubState
 from hub.zone import Zone
+from messaging.digests import BucketsAsked, BucketsTold, DigestTold, RowsAsked, RowsTold
 from messaging.effects import Effect, Send
 from messaging.fields import ENTRIES_MAX
 from messaging.merkle import BUCKETS, bucket_of
-from messaging.messages import (
-    BucketsAsked,
-    BucketsTold,
-    CreditUsed,
-    DigestTold,
-    Family,
-    RowsAsked,
-    RowsTold,
-)
+from messaging.messages import CreditUsed, Family
 from messaging.units import Height, Micros, ReservationId
 
 PAGES_MAX = 256  # of one answer; more is none

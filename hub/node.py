@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from hub import breaking, credit, digests, gains, operators, positions, rebuild, rollback, watch
 from hub.state import HubPolicy, HubState
 from hub.zone import Zone
+from messaging.digests import BucketsTold, DigestTold, RowsTold
 from messaging.effects import Effect, Send, SetTimer
 from messaging.envelope import Envelope
 from messaging.messages import (
-    BucketsTold,
     ChainReorganised,
     CreditUsed,
-    DigestTold,
     Family,
     HaltOrdered,
     HaltReason,
@@ -20,7 +19,6 @@ from messaging.messages import (
     PricePublished,
     ReservationClosed,
     ReservationRequested,
-    RowsTold,
     StateReported,
     Watermark,
 )

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from messaging.messages import CreditRow
+from messaging.digests import CreditRow
 from messaging.units import NodeId, ReservationId
 
 Rows = Mapping[ReservationId, CreditRow]

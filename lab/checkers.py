@@ -22,6 +22,7 @@ from lab.overlay import Overlay
 from lab.standing import Standing
 from lab.takeovers import Takeovers
 from lab.words import Words
+from messaging.digests import DigestTold
 from messaging.effects import Effect, Forked, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
@@ -29,7 +30,6 @@ from messaging.errors import InvariantViolated
 from messaging.link_control import KeyRotated
 from messaging.messages import (
     CHANNEL_FAMILIES,
-    DigestTold,
     Family,
     HaltReason,
     ReservationGranted,

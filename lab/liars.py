@@ -9,11 +9,11 @@ from typing import NamedTuple
 import msgspec
 
 from markets.feed import Feed, FeedPolicy
+from messaging.digests import CreditRow
 from messaging.effects import Effect, Send, SetTimer
 from messaging.envelope import Envelope
 from messaging.messages import (
     CloseReason,
-    CreditRow,
     CreditUsed,
     MarketMoved,
     Message,

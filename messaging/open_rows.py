@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from messaging.digests import CreditRow, DigestTold
 from messaging.merkle import BUCKETS, Tree
-from messaging.messages import CreditRow, DigestTold
 from messaging.units import ReservationId, Usd6
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from messaging.breakers import BreakerSet
 from messaging.codec import decode_frame
+from messaging.digests import BucketsAsked, BucketsTold, DigestTold, RowsAsked, RowsTold
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused
 from messaging.fields import BlockHeight, Count, Epoch, Family, NodeName, Time
@@ -25,12 +26,9 @@ from messaging.link_control import (
 )
 from messaging.messages import (
     CHANNEL_FAMILIES,
-    BucketsAsked,
-    BucketsTold,
     ChainReorganised,
     ClosureAcknowledged,
     CreditUsed,
-    DigestTold,
     HaltOrdered,
     LinkChanged,
     LiquidationAcknowledged,
@@ -47,8 +45,6 @@ from messaging.messages import (
     ReservationRenewed,
     ReservationRequested,
     RevocationRequested,
-    RowsAsked,
-    RowsTold,
     SpokeHalted,
     SpokeResumed,
     StateReported,

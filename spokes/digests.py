@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from messaging.digests import BucketsTold, CreditRow, RowsTold
 from messaging.effects import Effect
 from messaging.fields import ENTRIES_MAX
-from messaging.messages import BucketsTold, CreditRow, RowsTold
 from messaging.units import Micros
 from spokes.state import SpokeState
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from messaging.breakers import BreakerSet
+from messaging.digests import BucketsAsked, RowsAsked
 from messaging.effects import Effect, Refused, Send, SetTimer
 from messaging.envelope import Envelope
 from messaging.messages import (
     CHANNEL_FAMILIES,
-    BucketsAsked,
     CloseReason,
     ClosureAcknowledged,
     Family,
@@ -20,7 +20,6 @@ from messaging.messages import (
     ReservationRejected,
     ReservationRenewed,
     RevocationRequested,
-    RowsAsked,
     SpokeHalted,
     SpokeResumed,
     Watermark,

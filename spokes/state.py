@@ -6,12 +6,10 @@ from collections.abc import Sequence
 import msgspec
 
 from messaging.breakers import Level
+from messaging.digests import BucketsTold, CreditRow, DigestTold, RowsTold
 from messaging.effects import Effect, Send
 from messaging.messages import (
-    BucketsTold,
-    CreditRow,
     CreditUsed,
-    DigestTold,
     Family,
     LiquidationDone,
     LiquidationFilled,
@@ -20,7 +18,6 @@ from messaging.messages import (
     OrderPlaced,
     ReservationClosed,
     ReservationRequested,
-    RowsTold,
     StateReported,
 )
 from messaging.open_rows import OpenRows

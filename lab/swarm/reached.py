@@ -15,6 +15,7 @@ from hub.node import Hub
 from hub.state import HubState
 from hub.zone import Zone
 from messaging.codec import decode_frame
+from messaging.digests import RowsTold
 from messaging.effects import Effect, Forked, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
@@ -27,7 +28,6 @@ from messaging.messages import (
     ReservationGranted,
     ReservationRenewed,
     ReservationRequested,
-    RowsTold,
 )
 from messaging.node import Contradicted, Event, Rejoined
 from messaging.units import HUB, Micros, NodeId, ReservationId

@@ -7,17 +7,9 @@ from hypothesis import strategies as st
 from hub.cut import Cut
 from hub.reconciliation import Finding, Line, Remedy, compare
 from hub.reservation import State
+from messaging.digests import BucketsAsked, BucketsTold, CreditRow, RowsAsked, RowsTold
 from messaging.merkle import BUCKETS, bucket_of
-from messaging.messages import (
-    BucketsAsked,
-    BucketsTold,
-    CreditRow,
-    HaltReason,
-    Message,
-    RowsAsked,
-    RowsTold,
-    SpokeHalted,
-)
+from messaging.messages import HaltReason, Message, SpokeHalted
 from messaging.open_rows import OpenRows
 from messaging.units import USD
 from tests.hub.test_oracle import SOL, TTL, Desk, ask, closes, key, uses

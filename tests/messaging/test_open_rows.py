@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from messaging.digests import CreditRow
 from messaging.merkle import BUCKETS
-from messaging.messages import CreditRow
 from messaging.open_rows import OpenRows
 
 ids = st.integers(0, 9).map(lambda number: bytes([number]) * 16)

@@ -10,10 +10,10 @@ from hub.reservation import State
 from hub.zone import Zone
 from lab import plants, running
 from lab.world import World, build
+from messaging.digests import DigestTold
 from messaging.effects import Effect
 from messaging.envelope import Envelope
 from messaging.merkle import bucket_of
-from messaging.messages import DigestTold
 from messaging.node import Event
 from messaging.units import Micros, ReservationId
 from tests.simulation.small import scenario

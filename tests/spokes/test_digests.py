@@ -4,18 +4,9 @@ import msgspec
 import pytest
 
 from messaging.codec import FRAME_BYTES_MAX, encode_frame
+from messaging.digests import BucketsAsked, BucketsTold, CreditRow, DigestTold, RowsAsked, RowsTold
 from messaging.envelope import Envelope
-from messaging.messages import (
-    BucketsAsked,
-    BucketsTold,
-    CreditRow,
-    DigestTold,
-    Family,
-    ReservationRequested,
-    RowsAsked,
-    RowsTold,
-    Watermark,
-)
+from messaging.messages import Family, ReservationRequested, Watermark
 from messaging.open_rows import OpenRows
 from messaging.units import HUB, INT_MAX, ONE, new_id
 from spokes import digests
