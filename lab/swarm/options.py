@@ -38,6 +38,7 @@ GRACES_S = (0.0, 0.0, 20.0, 120.0)  # of a margin call
 CRASHES = 0.3  # share of the seeds in which prices move by a tenth or more while there is load
 FUNDS_USD = (0.0, 100.0, 2_000.0)  # of a spoke
 REORGS_MAX, REORG_DEPTH_MAX = 12, 24  # of one spoke; blocks of one
+MARKS_LOST = 0.5  # share of the marks whose blocks are lost, at most
 ALL_AT_ONCE = 10  # one seed in so many has every fault on
 LONGER = 5  # times as long as others runs one seed in ten: what waits for patience is late
 BREAKERS = 0.3  # share of the seeds that have them
@@ -271,8 +272,24 @@ def _reorgs(options: Options, number: int, spoke: dict[str, Any]) -> list[dict[s
     if depth_max < 1 or first_s >= options.safety_s:
         return []
     count = draws.whole(1, 1 + round(REORGS_MAX * options.faults["reorg"]))
-    times_h = sorted({draws.uniform(first_s, options.safety_s) / HOUR_S for _ in range(count)})
-    return [{"at_h": at_h, "depth": draws.whole(1, depth_max)} for at_h in times_h]
+    times_s = sorted({draws.uniform(first_s, options.safety_s) for _ in range(count)})
+    lost = {at_s: draws.whole(1, depth_max) for at_s in times_s}
+    lost |= _of_marks(options, number, first_s, depth_max)
+    return [{"at_h": at_s / HOUR_S, "depth": lost[at_s]} for at_s in sorted(lost)]
+
+
+def _of_marks(options: Options, number: int, first_s: float, depth_max: int) -> dict[float, int]:
+    """Return when how many blocks are lost whose oldest is that of a mark: rights end there."""
+    draws = Draws(options.seed, f"world/reorg/{number}/marks")
+    every_s = max(options.watermark_s, options.block_s)
+    lost: dict[float, int] = {}
+    for count in range(int(options.safety_s / every_s)):
+        depth = draws.whole(1, depth_max)
+        at_s = options.block_s + count * every_s + draws.uniform(depth - 1, depth) * options.block_s
+        hit = draws.chance(MARKS_LOST * options.faults["reorg"])
+        if hit and first_s <= at_s <= options.safety_s:
+            lost[at_s] = depth
+    return lost
 
 
 def healing_s(options: Options) -> float:

@@ -57,6 +57,8 @@ def check(
     for spoke in by_name.values():
         open_here = [credit for credit in spoke.state.credits.values() if not _ended(credit.state)]
         _need("E2", not open_here, f"{len(open_here)} reservations still open at {spoke.name}")
+        closed_here = len(spoke.state.credits)
+        _need("E3", not closed_here, f"{closed_here} closes of {spoke.name} not acknowledged")
         for liq_id in spoke.state.live:
             due_us = spoke.state.orders[liq_id].command.deadline_us
             what = f"command {liq_id.hex()} lives at {spoke.name} beyond its deadline"

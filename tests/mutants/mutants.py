@@ -44,7 +44,8 @@ from messaging.outbox import Outbox
 from messaging.units import Micros
 from tests.mutants import gains, rebuild, reconciliation, reorganisation
 from tests.mutants.mutant import Mutant
-from tests.swarm.machine import DeepGame, DigestGame, ForgetfulGame, Game, ReorgGame
+from tests.swarm.games import DeepGame, DigestGame, ForgetfulGame, ReorgGame, RestoredGame
+from tests.swarm.machine import Game
 
 
 def _skewed_clock(tend: Any) -> Any:
@@ -347,6 +348,7 @@ STORIES: Mapping[str, str] = {
 # Only such a game can tell.
 GAMES: Mapping[str, type[Game]] = {
     **dict.fromkeys([*reorganisation.MUTANTS, *gains.MUTANTS], ReorgGame),
+    "X7b": RestoredGame,
     "X33": DeepGame,
     **dict.fromkeys(rebuild.MUTANTS, ForgetfulGame),
     **dict.fromkeys(reconciliation.MUTANTS, DigestGame),

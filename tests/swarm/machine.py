@@ -6,13 +6,13 @@ dies by choice. The checks of the swarm follow each event. At the end all heals 
 rest (docs/swarm.md, sections 3 and 5).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from hub.node import Hub
 from lab import reading, world
@@ -26,6 +26,7 @@ from lab.swarm.orders import rebuild_order
 from lab.swarm.rarities import Impatient
 from lab.swarm.trial import chain_of
 from lab.swarm.wire import claiming_more
+from lab.world import Maker
 from messaging.codec import decode_frame, encode_frame
 from messaging.drivers.mortal import MortalDriver
 from messaging.drivers.process import Death, Loss, Parcel, Point, Process
@@ -47,10 +48,12 @@ from messaging.units import (
     NodeId,
     Ppm,
     Qty8,
+    ReservationId,
     Usd6,
 )
 from spokes.node import Spoke
-from spokes.state import SpokePolicy
+from spokes.reservation import State
+from spokes.state import SpokePolicy, SpokeState
 
 TTL_S, BLOCK_S, FINAL_S, MARK_S = 60.0, 2.0, 6.0, 10.0
 PRICE_USD6 = 100_000_000
@@ -171,9 +174,7 @@ class Game(RuleBasedStateMachine):
             def make() -> Endpoint:
                 if name == HUB:
                     return world.hub_of(found, lanes, deposits)
-                lies_here = self.lie is not None and name == SPOKES[1]
-                make = maker_of(self.lie, 1, LIE_S) if lies_here else impatient
-                return world.spoke_of(found, lanes, names.index(name), make)
+                return world.spoke_of(found, lanes, names.index(name), self.maker(name))
 
             return Process(
                 make,
@@ -203,7 +204,23 @@ class Game(RuleBasedStateMachine):
         self.say_price()
         self.run(5)
 
+    def maker(self, name: NodeId) -> Maker:
+        """Return what makes a spoke: one that lies, or one that asks again all the time.
+
+        But not where blocks are lost: it would hide what should have been said again.
+        """
+        if name == SPOKES[1] and self.lie is not None:
+            return maker_of(self.lie, 1, LIE_S)
+        return Spoke if name == SPOKES[1] and self.reorgs else impatient
+
     # --- the world ----------------------------------------------------------------------
+
+    @initialize(dollars=st.sampled_from([500, 4_000, 30_000]), seconds=st.sampled_from([2, 5, 20]))
+    def begin(self, dollars: int, seconds: int) -> None:
+        """Let everybody trade everywhere, so that there is something to disturb."""
+        for who in range(2):
+            self.order(who, SPOKES[0], dollars, True)
+        self.calm(seconds)
 
     @rule(
         who=st.integers(0, 1),
@@ -238,8 +255,31 @@ class Game(RuleBasedStateMachine):
         """Let everything arrive for a while, so that there is something to disturb."""
         for _ in range(seconds):
             self.run(1)
-            parcels, self.pool.parcels = self.pool.parcels, []
-            self.hand_over(parcels)
+            self.exchange(PROCESSES)
+
+    @precondition(lambda self: self.rights())
+    @rule(place=st.integers(0, 9), left_s=st.sampled_from([1, 3]))
+    def trade_at_the_end(self, place: int, left_s: int) -> None:
+        """Let everything arrive until a right is about to expire, then place orders there."""
+        rights = self.rights()
+        where, rid = list(rights)[place % len(rights)]
+        for _ in range(2 * int(TTL_S)):
+            left_us = self.rights().get((where, rid), 0) - self.driver.now_us
+            if left_us <= left_s * SECOND_US:
+                break
+            self.calm(1)
+        for who in range(2):
+            self.order(who, where, 500, False)
+        self.calm(left_s + 1)
+
+    def rights(self) -> dict[tuple[NodeId, ReservationId], Micros]:
+        """Return when each right of each spoke expires."""
+        return {
+            (where, credit.rid): credit.expires_at_us
+            for where in SPOKES
+            for credit in self.spoke(where).credits.values()
+            if credit.state is State.ACTIVE
+        }
 
     # --- the network --------------------------------------------------------------------
 
@@ -376,8 +416,7 @@ class Game(RuleBasedStateMachine):
             if second == 860:
                 said = rest.said(self.endpoints())
             self.run(1)
-            parcels, self.pool.parcels = self.pool.parcels, []
-            self.hand_over(parcels)
+            self.exchange(PROCESSES)
         lost = any(process.restored for process in self.processes) and self.driver.counts["rotated"]
         if self.driver.stopped or self.driver.counts["doubled"] or lost:
             return  # it waits for a person
@@ -386,6 +425,11 @@ class Game(RuleBasedStateMachine):
 
     def endpoints(self) -> list[Endpoint]:
         return [one.durable.endpoint for one in self.processes]
+
+    def spoke(self, name: NodeId) -> SpokeState:
+        node = self.processes[PROCESSES.index(name)].durable.endpoint.node
+        assert isinstance(node, Spoke)
+        return node.state
 
     def run(self, seconds: int) -> None:
         self.won = True
@@ -396,6 +440,15 @@ class Game(RuleBasedStateMachine):
     def hand_over(self, parcels: Iterable[Parcel]) -> None:
         self.driver.put(parcels)
         self.run(0)
+
+    def exchange(self, among: Collection[NodeId]) -> None:
+        """Hand over what is under way among some processes."""
+        ready, kept = [], []
+        for one in self.pool.parcels:
+            inside = one.route.sender in among and one.route.receiver in among
+            (ready if inside else kept).append(one)
+        self.pool.parcels = kept
+        self.hand_over(ready)
 
     def say_price(self) -> None:
         price_usd6, now_us = Usd6(self.price_usd6), self.driver.now_us
@@ -425,27 +478,3 @@ class Game(RuleBasedStateMachine):
         frame = Envelope(*head, seq, 0, now_us, NO_HEIGHT, NO_HEIGHT, message)
         data, _ = self.signers[sender].seal(encode_frame(frame), NO_DIGEST)
         self.driver.put([Parcel(now_us, self.by_topic[topic], data)])
-
-
-class ReorgGame(Game):
-    """A game with a chain that loses blocks, at times that nobody chooses."""
-
-    reorgs = True
-
-
-class DeepGame(Game):
-    """A game with a chain that loses blocks which it has called final."""
-
-    lie = Lie.REORG
-
-
-class DigestGame(ReorgGame):
-    """A game with a spoke whose digests are not what it holds."""
-
-    lie = Lie.DIGEST
-
-
-class ForgetfulGame(Game):
-    """A game in which spokes lose all but their chains more often."""
-
-    forgetful = True

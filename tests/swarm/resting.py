@@ -51,17 +51,18 @@ class World:
         )
 
 
-def agreed(world: World) -> None:
+def closed(world: World) -> None:
     world.credit(Held.CLOSED)
 
 
 BROKEN: dict[str, tuple[str, Callable[[World], object]]] = {
     "another state": ("E1", lambda world: world.credit(Held.REQUESTED)),
-    "another use": ("E1", lambda world: (agreed(world), world.put(used_usd6=Usd6(7)))),
+    "another use": ("E1", lambda world: (closed(world), world.put(used_usd6=Usd6(7)))),
     "open at the hub": ("E2", lambda world: world.put(state=State.HELD)),
     "overdue": ("E2", lambda world: world.put(state=State.OVERDUE)),
     "not carried": ("E4", lambda world: world.put(carried=False)),
     "encumbered": ("E4", lambda world: setattr(world.hub.zones[0], "encumbered_usd6", 1)),
     "a spoke is overdue": ("E5", lambda world: world.hub.zones[0].overdue.update({b"": None})),
+    "a close not acknowledged": ("E3", closed),
     "not heard": ("E3", lambda world: world.said.update(dict.fromkeys(world.said, 10**6))),
 }

