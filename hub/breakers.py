@@ -117,7 +117,10 @@ class Breaker(NamedTuple):
 
 def looked(policy: BreakerPolicy, known: Breaker, cause: Cause) -> Breaker:
     """Return a breaker after another look: up at once, down after `looks` that call for less."""
-    after = Breaker((*known.recent, cause)[-policy.looks :], known.version)
+    recent = (*known.recent, cause)[-policy.looks :]
+    if recent == known.recent:
+        return known
+    after = Breaker(recent, known.version)
     if after.level is known.level:
         return after
     return after._replace(version=known.version + 1)

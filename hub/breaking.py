@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hub import breakers, credit
 from hub.breakers import AssetSeen, Breaker, BreakerPolicy
-from hub.oracle import off_ppm, twap_usd6
+from hub.oracle import off_ppm
 from hub.state import HubState
 from hub.zone import Zone
 from messaging.breakers import BreakerSet, Cause, Level
@@ -38,7 +38,7 @@ def look(hub: HubState, now_us: Micros) -> list[Effect]:
 
 def _seen(hub: HubState, policy: BreakerPolicy, place: int, now_us: Micros) -> AssetSeen:
     known, estimate, oracle = hub.prints[place], hub.estimates[place], hub.policy.oracle
-    mean_usd6 = twap_usd6(policy.mean_us, hub.used[place], now_us)
+    mean_usd6 = hub.used[place].mean_usd6(policy.mean_us, now_us)
     return AssetSeen(
         age_us=max(0, now_us - known.observed_us),
         off_mean_ppm=off_ppm(known.price_usd6, mean_usd6),

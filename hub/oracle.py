@@ -68,17 +68,49 @@ class Doubt(StrEnum):
     OFF_PEG = "off_peg"
 
 
+class Used:
+    """The prices in use of the last few minutes, and their time-weighted mean (K5)."""
+
+    def __init__(self) -> None:
+        # Since when, which, and the integral over time of those before it; oldest first, the first
+        # at or before the span's start.
+        self._prices: deque[tuple[Micros, Usd6, int]] = deque()
+
+    def note(self, span_us: Micros, price_usd6: Usd6, now_us: Micros) -> None:
+        """Add a price in use, and keep no more than `span_us` needs."""
+        prices, area = self._prices, 0
+        if prices:
+            since_us, before_usd6, area = prices[-1]
+            area += before_usd6 * (now_us - since_us)
+        prices.append((now_us, price_usd6, area))
+        while len(prices) > 1 and prices[1][0] <= now_us - span_us:
+            prices.popleft()
+
+    def mean_usd6(self, span_us: Micros, now_us: Micros) -> Usd6:
+        """Return the mean of the last `span_us`, or since the first price if that is less."""
+        prices = self._prices
+        latest_us, latest_usd6, area = prices[-1]
+        start_us = max(now_us - span_us, prices[0][0])
+        if start_us >= now_us:
+            return latest_usd6
+        area += latest_usd6 * (now_us - latest_us)
+        for since_us, price_usd6, before in prices:
+            if since_us > start_us:
+                break
+            start = before + price_usd6 * (start_us - since_us)
+        return Usd6((area - start) // (now_us - start_us))
+
+
 class Feeds:
-    """What the feeds of one asset have said, and the prices in use of the last few minutes.
+    """What the feeds of one asset have said, and the prices in use that came of it.
 
     Attributes:
         said: latest print of each feed, by its number.
-        used: (hub time, price in use), oldest first; the first is at or before the span's start.
     """
 
     def __init__(self) -> None:
         self.said: dict[int, Said] = {}
-        self.used: deque[tuple[Micros, Usd6]] = deque()
+        self.used = Used()
 
     def hear(
         self, policy: OraclePolicy, known: Print, published: PricePublished, now_us: Micros
@@ -94,7 +126,7 @@ class Feeds:
         if 2 * len(self.said) <= policy.feeds:
             return known
         price_usd6, observed_us = agreed(policy, list(self.said.values()), now_us)
-        note(self.used, policy.twap_us, price_usd6, now_us)
+        self.used.note(policy.twap_us, price_usd6, now_us)
         return Print(
             price_usd6=price_usd6,
             observed_us=observed_us,
@@ -114,7 +146,7 @@ class Feeds:
             for one in fresh
         ):
             found.add(Doubt.SPREAD)
-        if off_ppm(price_usd6, twap_usd6(policy.twap_us, self.used, now_us)) > policy.twap_ppm:
+        if off_ppm(price_usd6, self.used.mean_usd6(policy.twap_us, now_us)) > policy.twap_ppm:
             found.add(Doubt.RUNAWAY)
         peg_usd6 = policy.pegs_usd6[place]
         if peg_usd6 and any(
@@ -161,30 +193,6 @@ def weight_ppm(policy: OraclePolicy, one: Said, now_us: Micros) -> Ppm:
     age = max(0, now_us - one.print.observed_us) * FULL // policy.fresh_us
     worse = min(FULL, max(age, one.error_ppm * FULL // policy.spread_ppm))
     return Ppm(FULL - (FULL - least) * worse // FULL)
-
-
-def note(
-    used: deque[tuple[Micros, Usd6]], twap_us: Micros, price_usd6: Usd6, now_us: Micros
-) -> None:
-    """Add a price in use to those of the last `twap_us`; the first is at or before its start."""
-    used.append((now_us, price_usd6))
-    while len(used) > 1 and used[1][0] <= now_us - twap_us:
-        used.popleft()
-
-
-def twap_usd6(twap_us: Micros, used: Sequence[tuple[Micros, Usd6]], now_us: Micros) -> Usd6:
-    """Return the time-weighted mean of the prices in use over the last `twap_us` (K5)."""
-    start_us = max(now_us - twap_us, used[0][0])
-    if start_us >= now_us:
-        return used[-1][1]
-    total, end_us = 0, int(now_us)
-    for since_us, price_usd6 in reversed(used):
-        from_us = max(since_us, start_us)
-        total += price_usd6 * (end_us - from_us)
-        end_us = from_us
-        if from_us == start_us:
-            break
-    return Usd6(total // (now_us - start_us))
 
 
 def _is_fresh(policy: OraclePolicy, one: Said, now_us: Micros) -> bool:

@@ -1,6 +1,5 @@
 """Everything the hub knows; the only mutable state there is."""
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -20,7 +19,7 @@ from hub.margin.requirement import (
     assess,
 )
 from hub.margin.volatility.estimate import Estimate, VolatilityPolicy, first, in_use_ppm, observed
-from hub.oracle import Feeds, OraclePolicy, Print, note, take
+from hub.oracle import Feeds, OraclePolicy, Print, Used, take
 from hub.reservation import Reservation
 from hub.waterfall import Funds
 from hub.zone import Zone, ZonePolicy
@@ -78,7 +77,7 @@ class HubState:
             is one feed.
         margin: how accounts are margined at the volatility in use (rule V7).
         estimates: of that volatility, by the place of the asset.
-        breakers: by asset and by spoke; used: (hub time, price in use) that they look at.
+        breakers: by asset and by spoke; used: of each asset, the prices that they look at.
         cascade_ppm: per asset, the reproduction number at the latest look (B6).
         cascades_ppm: the largest of them so far, for figures only.
         open_of: per account, its reservations HELD or OVERDUE, oldest first.
@@ -101,7 +100,7 @@ class HubState:
         self.breakers: dict[str, Breaker] = {}
         self.cascade_ppm = [0 for _ in policy.margin.assets]
         self.cascades_ppm = self.cascade_ppm.copy()
-        self.used: list[deque[tuple[Micros, Usd6]]] = [deque() for _ in policy.margin.assets]
+        self.used = [Used() for _ in policy.margin.assets]
         self.places = policy.margin.index()
         self.zones = [Zone(zone, place) for place, zone in enumerate(policy.zones)]
         self.zone_of = {zone.name: zone for zone in self.zones}
@@ -186,7 +185,7 @@ class HubState:
             self.follow_volatility(place, price)
             breakers = self.policy.breakers
             if breakers is not None:
-                note(self.used[place], breakers.mean_us, price.price_usd6, now_us)
+                self.used[place].note(breakers.mean_us, price.price_usd6, now_us)
 
     def prices_doubted(self, now_us: Micros) -> bool:
         """Tell whether something may be wrong with a price that is known (K4)."""

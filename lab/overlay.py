@@ -4,7 +4,7 @@ Frames that a reorganisation takes back are found by their numbers and cut off, 
 the hub finds what to undo by heights. The two must agree (INV14).
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from typing import NamedTuple
 
 from hub.state import HubState
@@ -57,16 +57,14 @@ class Overlay:
     """The log of one spoke, per channel: what is final folded, the rest line by line."""
 
     def __init__(self) -> None:
-        self._final: dict[Family, _Facts] = {}
-        self._soft: dict[Family, deque[_Line]] = {}
+        self._final: defaultdict[Family, _Facts] = defaultdict(_Facts)
+        self._soft: defaultdict[Family, deque[_Line]] = defaultdict(deque)
         # Numbers up to here are never taken back: of what they told only heights tell (P61, P67).
         self._kept_seq: dict[Family, int] = {}
 
     def hear(self, frame: Envelope) -> bool:
         """Take in a frame in order; tell whether it took others back."""
-        self._final.setdefault(frame.family, _Facts())
-        soft = self._soft.setdefault(frame.family, deque())
-        message = frame.message
+        soft, message = self._soft[frame.family], frame.message
         if type(message) is KeyRotated:
             self._kept_seq[frame.family] = frame.seq
             return False

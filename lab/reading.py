@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -237,19 +238,25 @@ def _check_keys(value: Any, kind: Any, key: str) -> None:
     struct = _choose(value, options)
     if struct is None:
         return  # a wrong type or tag: msgspec says so with the key
-    hints = get_type_hints(struct)
-    known = {field.encode_name for field in msgspec.structs.fields(struct)}
+    kinds = _kinds_of(struct)
     tag_field = struct.__struct_config__.tag_field
     for name, inner in value.items():
         here = f"{key}.{name}" if key else str(name)
         if name == tag_field:
             continue
-        if name not in known:
-            raise InputRefused(here, expected=_expected_key(str(name), known), found="it")
-        _check_keys(inner, hints[name], here)
+        if name not in kinds:
+            raise InputRefused(here, expected=_expected_key(str(name), kinds), found="it")
+        _check_keys(inner, kinds[name], here)
 
 
-def _expected_key(name: str, known: set[str]) -> str:
+@cache
+def _kinds_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the type of each key of a table."""
+    hints = get_type_hints(struct)
+    return {field.encode_name: hints[field.name] for field in msgspec.structs.fields(struct)}
+
+
+def _expected_key(name: str, known: Iterable[str]) -> str:
     stem = _UNIT.sub("", name)
     same = sorted(key for key in known if _UNIT.sub("", key) == stem)
     if same:

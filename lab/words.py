@@ -57,7 +57,7 @@ class _Row:
 
     def follows(self, frame: Envelope) -> bool:
         """Tell whether a frame may be heard now."""
-        (epoch, seq), heard = place_of(frame), self.heard
+        epoch, seq, heard = frame.chan_epoch, frame.seq, self.heard
         if epoch == heard.chan_epoch:
             return seq == heard.seq + 1
         return epoch > heard.chan_epoch and seq <= heard.seq + 1 and _begins(frame)
@@ -121,7 +121,7 @@ class Words:
             InvariantViolated: INV12, INV13 or INV16.
         """
         key = (frame.sender, node, frame.family)
-        row, where = self._rows[key], f"{'/'.join(key)} {frame.seq:,}"
+        row = self._rows[key]
         if node not in self._put_back and not row.follows(frame):
             rule = "INV13" if frame.chan_epoch < row.heard.chan_epoch else "INV12"
             found = f"applied {tuple(place_of(frame))} behind {tuple(row.heard)}"
@@ -131,11 +131,11 @@ class Words:
             return
         if frame.sender in self._put_back or node in self._put_back:
             self._find(key, frame)
-        elif word is None:
-            raise InvariantViolated("INV16", f"{where}: applied, and nobody has said it")
-        else:
+            return
+        found = "applied, and nobody has said it"
+        if word is not None:
             found = f"expected {word.message}, applied {frame.message}"
-            raise InvariantViolated("INV16", f"{where}: {found}")
+        raise InvariantViolated("INV16", f"{'/'.join(key)} {frame.seq:,}: {found}")
 
     def pass_over(self, node: NodeId, event: PassedOver) -> None:
         """Follow a number that people let a node pass over (P70)."""
@@ -161,7 +161,7 @@ class Words:
 
 def _same(word: Send | Envelope, frame: Envelope) -> bool:
     return (
-        (word.message is frame.message or _content(word) == _content(frame))
+        (word.message == frame.message or _content(word) == _content(frame))
         and word.height == frame.height
         and word.final_height == frame.final_height
     )

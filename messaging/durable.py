@@ -61,6 +61,7 @@ class Durable:
     """One endpoint, its file and its signature.
 
     Attributes:
+        endpoint: as it is now.
         folded: how many events of the journal were handled again at the start.
         read: returns the frame in a seal, or raises why it cannot be taken.
     """
@@ -104,6 +105,7 @@ class Durable:
             effects = endpoint.start()
             assert all(type(effect) is SetTimer for effect in effects), "a start only sets timers"
             self._carry(effects, TIMER)
+        self.endpoint = self._memory.endpoint
         before = self._snapshot_place = self._memory.place
         for entry in store.entries(before):
             event, link = read_entry(entry.event)
@@ -111,11 +113,6 @@ class Durable:
             self._handle(Micros(entry.at_us), event, link)
         self.folded = self._memory.place - before
         self._folding = False
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Return the endpoint as it is now."""
-        return self._memory.endpoint
 
     @property
     def at_us(self) -> Micros:
@@ -149,9 +146,10 @@ class Durable:
         """Return the timer that is due first: when, the how-manieth it was set, its name."""
         due, timers = self._due, self._memory.timers
         while due:
-            at_us, number, name = due[0]
-            if timers.get(name) == (at_us, number):
-                return due[0]
+            first = due[0]
+            known = timers.get(first[2])
+            if known is not None and known[1] == first[1]:
+                return first
             heapq.heappop(due)  # set again since, or fired
         return None
 

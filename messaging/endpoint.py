@@ -373,7 +373,9 @@ class Endpoint:
         busy = bool(self.lives.unsynced)
         for key, outbox in self.outboxes.items():
             policy, inbox = self._policies[key[0]], self.inboxes[key]
-            out += outbox.overdue(now_us, policy)
+            if outbox.unacked:
+                busy = True
+                out += outbox.overdue(now_us, policy)
             if key in self.lives.unsynced:
                 continue
             gaps = inbox.missing(now_us, policy) if inbox.has_waiting else []
@@ -383,7 +385,7 @@ class Endpoint:
             if not gaps and inbox.owes_ack(now_us, policy):
                 out.append(self._outside(key, now_us, Acknowledged()))
             behind = inbox.acked_seq < inbox.next_seq - 1
-            busy = busy or behind or bool(outbox.unacked or inbox.parked or inbox.newer)
+            busy = busy or behind or bool(inbox.parked or inbox.newer)
         self._tending = False
         if busy:
             out.append(self._arm(now_us))

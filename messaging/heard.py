@@ -95,8 +95,8 @@ class Heard:
             self._numbers[topic] = max(frame.seq, self._numbers.get(topic, 0))
         elif link is not None and _binds(inbox, frame):
             assert inbox is not None
-            witness = self._witnesses.get(topic, Witness()).under(inbox.keys)
-            self._witnesses[topic] = witness
+            witness = self._witnesses.get(topic) or Witness()
+            self._witnesses[topic] = witness = witness.under(inbox.keys)
             witness.note(frame, link, place)
 
     def trust_again(self, name: NodeId, peer: NodeId) -> None:

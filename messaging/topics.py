@@ -10,6 +10,7 @@ stays within one chain and is read where it was written.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from messaging.envelope import Envelope
@@ -108,7 +109,11 @@ def channel_topic(sender: NodeId, receiver: NodeId, family: Family) -> str:
 
 def topic_of(frame: Envelope) -> str:
     """Name the topic that the sender of a frame writes it to."""
-    sender, receiver, family = frame.sender, frame.receiver, frame.family
+    return _topic(frame.sender, frame.receiver, frame.family)
+
+
+@lru_cache(maxsize=4_096)  # asked several times for each frame
+def _topic(sender: NodeId, receiver: NodeId, family: Family) -> str:
     if family in CHANNEL_FAMILIES:
         return channel_topic(sender, receiver, family)
     if family is Family.PRICE:

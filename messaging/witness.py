@@ -34,11 +34,11 @@ class Witness:
 
         That is another frame of the same place, or a neighbour that links to another one.
         """
-        seen, key = self._seen, _key(place_of(frame))
+        seen, key = self._seen, _key(frame.chan_epoch, frame.seq)
         same = seen.get(key)
         if same is not None:
             return None if same[1] == link.digest else same[3]
-        before = seen.get(_key(follows(frame)))
+        before = seen.get(_before(frame))
         if before is not None and before[1] != link.before:
             return before[3]
         for after in self._after.get(key, ()):
@@ -55,7 +55,7 @@ class Witness:
         if keys.newest == self._key:
             return self
         assert keys.said is not None
-        last, other = _key(keys.said), Witness()
+        last, other = _key(*keys.said), Witness()
         other._key = keys.newest
         if last in self._seen:
             other._seen = {last: self._seen[last]}
@@ -64,10 +64,10 @@ class Witness:
 
     def note(self, frame: Envelope, link: Link, place: int) -> None:
         """Remember a frame that contradicts none."""
-        seen, after, key = self._seen, self._after, _key(place_of(frame))
+        seen, after, key = self._seen, self._after, _key(frame.chan_epoch, frame.seq)
         if key in seen:
             return
-        before = _key(follows(frame))
+        before = _before(frame)
         seen[key] = (link.before, link.digest, before, place)
         after[before] = (*after.get(before, ()), key)
         if len(seen) > REMEMBERED_MAX:
@@ -78,8 +78,15 @@ class Witness:
                 after[before] = left
 
 
-def _key(place: Place) -> int:
-    return place.chan_epoch << 64 | place.seq
+def _key(chan_epoch: int, seq: int) -> int:
+    return chan_epoch << 64 | seq
+
+
+def _before(frame: Envelope) -> int:
+    """Return the key of the frame that this one links to."""
+    if type(frame.message) in (ChannelRebuilt, ChainReorganised):
+        return _key(*follows(frame))
+    return _key(frame.chan_epoch, frame.seq - 1)  # most frames
 
 
 def place_of(frame: Envelope) -> Place:

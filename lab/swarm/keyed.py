@@ -5,7 +5,9 @@ a swarm is clever enough to write another's name. Each seed of a hundred uses th
 """
 
 from collections.abc import Mapping
+from copy import copy
 from enum import StrEnum
+from functools import cache
 from hashlib import blake2b, sha256
 
 from messaging.identity import PURPOSE, Sealed, Signer, Verifier, domain_of, key_id
@@ -51,6 +53,7 @@ class Seals(StrEnum):
     UNCHECKED = "unchecked"
 
 
+@cache  # a campaign has the same few names in every seed
 def signer_of(name: NodeId, seals: Seals, number: int = 1) -> Signer:
     """Return the signer of a name's first key, or of a later one, the same in every run."""
     named = name if number == 1 else f"{name}/{number}"
@@ -60,7 +63,7 @@ def signer_of(name: NodeId, seals: Seals, number: int = 1) -> Signer:
 
 def impostor_of(name: NodeId, victim: NodeId, seals: Seals) -> Signer:
     """Return the signer of a name that writes another's key on what it signs."""
-    impostor = signer_of(name, seals)
+    impostor = copy(signer_of(name, seals))
     impostor._key = key_id(signer_of(victim, seals).public)
     return impostor
 

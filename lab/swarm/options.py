@@ -127,7 +127,7 @@ def draw(seed: int, minutes: float) -> Options:
         volatility=round(stream("volatility").log_uniform(0.5, 30.0), 2),
         safety_s=minutes * 60.0 * (LONGER if stream("length").chance(0.1) else 1),
         batch=stream("batch").choice([1, 1, 3, 20, 100]),
-        snapshot_events=stream("snapshot").choice([200, 500, 2_000]),
+        snapshot_events=stream("snapshot").choice([300, 1_000, 3_000]),
         renewals_max=stream("renewals").whole(0, 2),
         real_signatures=stream("signatures").chance(0.01),
         audited=stream("audited").chance(0.02),
@@ -296,13 +296,15 @@ def healing_s(options: Options) -> float:
     """Return how long after the faults everything must have come to rest, scenario time.
 
     A life asked for in the last moment, renewed as often as can be, its expiry final and told,
-    the hub's patience, and rounds of resends that had grown sixteenfold by then.
+    the hub's patience, and a round of resends: sixteen times as far apart by then, or half as far
+    as faults have lasted, for each is half as long again as the one before.
     """
     life_s = options.ttl_s * (2 + options.renewals_max) + options.final_s
     patience_s = 2 * (2 * options.way_s + 2 * max(2.0, options.way_s))
     clock_s = SKEW_S * ("skew" in options.faults)
     mark_s = options.watermark_s + 2 * options.block_s
-    return life_s + 4 * mark_s + 17 * patience_s + 2 * drain_s(options) + clock_s
+    apart_s = min(16 * patience_s, options.safety_s / 2 + patience_s)
+    return life_s + 4 * mark_s + apart_s + patience_s + 2 * drain_s(options) + clock_s
 
 
 def drain_s(options: Options) -> float:

@@ -4,7 +4,7 @@ They look at the nodes now and then, as people do, and order something about wha
 always the second one agrees, and some say the same twice.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -77,7 +77,7 @@ class People:
         self._put = put
         self._struck = struck
         self._last_us: dict[_Wish, Micros] = {}
-        self._kept: dict[tuple[NodeId, NodeId, Family], set[Place]] = {}
+        self._kept: defaultdict[tuple[NodeId, NodeId, Family], set[Place]] = defaultdict(set)
         self._now_us = Micros(0)
         self.counts: Counter[str] = Counter()
         self.healed = False
@@ -136,13 +136,15 @@ class People:
 
     def _err(self) -> None:
         """Halt a spoke, or write a reservation off, that nothing is wrong with."""
+        if self.healed:
+            return
         hub = self._processes[-1].durable.endpoint.node
         assert isinstance(hub, Hub)
         open_now = [known.rid for known in hub.state.reservations.values() if known.open]
-        if open_now and not self.healed and self._draws.chance(MISTAKES * self._strength):
+        if open_now and self._draws.chance(MISTAKES * self._strength):
             rid = self._draws.choice(open_now)
             self._order(HUB, Verb.WRITE_OFF, ReservationNamed(rid=rid))
-        if not self.healed and self._draws.chance(HALTS * self._strength):
+        if self._draws.chance(HALTS * self._strength):
             names = [process.name for process in self._processes if process.name != HUB]
             halt = HaltOrdered(spokes=(self._draws.choice(names),), finding="a false alarm")
             self._halt(halt)
@@ -209,7 +211,8 @@ class People:
         """Count frames that were kept and have been taken in since."""
         for process in self._processes:
             for (peer, family), inbox in process.durable.endpoint.inboxes.items():
-                kept = self._kept.setdefault((process.name, peer, family), set())
-                over = {place for place in kept if place <= inbox.cursor}
-                self.counts["poison then retry"] += len(over)
-                self._kept[process.name, peer, family] = (kept - over) | set(inbox.poison)
+                kept = self._kept[process.name, peer, family]
+                if kept or inbox.poison:
+                    over = {place for place in kept if place <= inbox.cursor}
+                    self.counts["poison then retry"] += len(over)
+                    self._kept[process.name, peer, family] = (kept - over) | set(inbox.poison)

@@ -349,7 +349,8 @@ def _halts(scenario: Scenario) -> list[tuple[Micros, str]]:
 
 def maker(options: Options, scenario: Scenario, name: NodeId) -> Callable[[], Endpoint]:
     """Return what makes a node's endpoint, new, with the rarities that are drawn."""
-    lanes, deposits = world.lanes_of(scenario), world.deposits_of(scenario)
+    lanes = world.lanes_of(scenario)
+    deposits = world.deposits_of(scenario) if name == HUB else ()
     impatience, spam = options.faults.get("impatient"), options.faults.get("spam")
 
     def spoke(policy: SpokePolicy) -> Spoke:

@@ -183,7 +183,8 @@ class MortalDriver:
                 return
             lost = process.store.copy() if death and death.loss is Loss.LAST_COMMIT else None
             try:
-                process.done_with(self._handle(process, local_us))
+                taken, is_all = self._handle(process, local_us)
+                process.done_with(taken)
             except AssertionError:
                 if not self._is_fenced(process):
                     raise
@@ -207,6 +208,8 @@ class MortalDriver:
                 process.ready_us = now_us + pause_us
                 self._push(Micros(process.ready_us), TIMER, index, 0)
                 return
+            if is_all:
+                break
         self._wake(index)
 
     def _is_fenced(self, process: Process) -> bool:
@@ -231,8 +234,11 @@ class MortalDriver:
             process.restored = process.rebuilt = False
         return False
 
-    def _handle(self, process: Process, local_us: Micros) -> int:
-        """Handle a commit's worth of events; return how many of them were records."""
+    def _handle(self, process: Process, local_us: Micros) -> tuple[int, bool]:
+        """Handle a commit's worth of events.
+
+        Return how many of them were records, and whether nothing is left to handle now.
+        """
         durable, taken = process.durable, 0
         now_us = max(local_us, durable.at_us)
         if process.nonce:
@@ -254,8 +260,8 @@ class MortalDriver:
                 self._take(process, process.arrived[taken], now_us)
                 taken += 1
             else:
-                break
-        return taken
+                return taken, True
+        return taken, False
 
     def _take(self, process: Process, parcel: Parcel, now_us: Micros) -> None:
         route, durable = parcel.route, process.durable

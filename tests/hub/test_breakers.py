@@ -312,7 +312,7 @@ def test_without_the_table_nothing_is_looked_at() -> None:
     one.block(10**9)
     assert one.hub.state.breakers == {}
     assert one.hub.state.estimates == {}
-    assert not one.hub.state.used[0]
+    assert not one.hub.state.used[0]._prices
 
 
 # --- cascades ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.node import Hub
-from hub.oracle import Doubt, OraclePolicy, Print, Said, agreed, twap_usd6, weight_ppm
+from hub.oracle import Doubt, OraclePolicy, Print, Said, Used, agreed, weight_ppm
 from lab import reading, running
 from lab.policies import feed_policies
 from lab.result import Result
@@ -106,10 +106,11 @@ def test_the_mean_price_is_that_of_the_last_minutes(
     steps: list[tuple[int, int]], after_us: int
 ) -> None:
     """By adding up second by second what was in use, from a path in whole seconds."""
-    used, now_us = [], 0
+    used, told, now_us = [], Used(), 0
     for gap_us, price_usd6 in steps:
         now_us += gap_us // S * S + S
         used.append((Micros(now_us), price_usd6))
+        told.note(Micros(300 * S), price_usd6, Micros(now_us))
     now_us += after_us // S * S
     seconds = [
         next(price for since, price in reversed(used) if since <= at)
@@ -117,7 +118,7 @@ def test_the_mean_price_is_that_of_the_last_minutes(
     ]
     expected = sum(seconds) // len(seconds) if seconds else used[-1][1]
 
-    assert twap_usd6(300 * S, used, now_us) == expected
+    assert told.mean_usd6(Micros(300 * S), Micros(now_us)) == expected
 
 
 def desk(**changed: object) -> Desk:

@@ -241,11 +241,11 @@ def _later(mark: Any, by_us: int) -> Watermark:
 def _publish_first(die: Any) -> Any:
     """Publish before the commit: what a death then takes back has been heard."""
 
-    def spoiled(self: Any, process: Any, local_us: Micros) -> int:
-        taken = die(self, process, local_us)
+    def spoiled(self: Any, process: Any, local_us: Micros) -> Any:
+        handled = die(self, process, local_us)
         rows, process.durable._rows = list(process.durable._rows), []
         self._publish(process, rows)
-        return int(taken)
+        return handled
 
     return spoiled
 
