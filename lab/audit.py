@@ -58,10 +58,16 @@ class Audit:
         self._insurance_usd6: int = policy.insurance_usd6
         self._adopted = True
 
-    def follow(self, hub: HubState) -> None:
-        """Look at a hub from now on; what it has settled before may be of any age."""
+    def follow(self, hub: HubState, *, amid: bool = False) -> None:
+        """Look at a hub from now on; what it has settled unseen may be of any age.
+
+        If it takes another one's place `amid` its life, then that is whatever it has settled so
+        far: two processes settle a report each in a block of its own, or it has lost some.
+        """
         self.hub = hub
         self._adopted = False
+        if amid:
+            self._young.clear()
         self._unseen = {
             (place, zone.place): view.settled.version
             for place, account in enumerate(hub.accounts)
@@ -91,9 +97,6 @@ class Audit:
         It may have gone back to before something seen, or have gone on unseen.
         """
         hub, self._adopted = self.hub, True
-        for key, gains in self._young.items():
-            while gains and gains[-1].version > self._unseen[key]:
-                gains.pop()
         for place, account in enumerate(hub.accounts):
             if place in self._closed and not account.closed_out:
                 shortfall_usd6 = self._closed.pop(place)

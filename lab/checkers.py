@@ -115,7 +115,7 @@ class Checker:
         self._watched[node.name] = node
         if isinstance(node, Hub):
             self._hub = node.state
-            self._audit.follow(node.state)
+            self._audit.follow(node.state, amid=amid)
             self._reservations.follow(node.state)
             self._takeovers.follow(node.state)
             self._graces.follow(node.state)
