@@ -296,15 +296,14 @@ def healing_s(options: Options) -> float:
     """Return how long after the faults everything must have come to rest, scenario time.
 
     A life asked for in the last moment, renewed as often as can be, its expiry final and told,
-    the hub's patience, and a round of resends: sixteen times as far apart by then, or half as far
-    as faults have lasted, for each is half as long again as the one before.
+    the hub's patience, and rounds of resends that had grown sixteenfold by then: a node with little
+    room sends again what has piled up in many.
     """
     life_s = options.ttl_s * (2 + options.renewals_max) + options.final_s
     patience_s = 2 * (2 * options.way_s + 2 * max(2.0, options.way_s))
     clock_s = SKEW_S * ("skew" in options.faults)
     mark_s = options.watermark_s + 2 * options.block_s
-    apart_s = min(16 * patience_s, options.safety_s / 2 + patience_s)
-    return life_s + 4 * mark_s + apart_s + patience_s + 2 * drain_s(options) + clock_s
+    return life_s + 4 * mark_s + 17 * patience_s + 2 * drain_s(options) + clock_s
 
 
 def drain_s(options: Options) -> float:
