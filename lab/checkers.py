@@ -19,12 +19,12 @@ from lab.overlay import Overlay
 from lab.reservations import Reservations
 from lab.standing import Standing
 from lab.takeovers import Takeovers
+from lab.tally import Tally
 from lab.words import Words
 from messaging.digests import DigestTold
 from messaging.effects import Effect, Forked, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
-from messaging.errors import InvariantViolated
 from messaging.link_control import KeyRotated
 from messaging.messages import CHANNEL_FAMILIES, Family, HaltReason, StateReported
 from messaging.node import Event, Node, PassedOver, TimerFired
@@ -68,12 +68,14 @@ class Checker:
         self._overlays = {spoke.name: Overlay() for spoke in spokes}
         self._audit = Audit(hub.state, deposits, self._evidence)
         self._standing = Standing(self._evidence)
+        self._tally = Tally()
         self._reservations = Reservations(
             hub.state,
             self._spokes,
             self._accounts,
             self._evidence,
             self._standing,
+            self._tally,
             liars=self._liars,
             in_doubt=self._in_doubt,
         )
@@ -87,7 +89,6 @@ class Checker:
         self._restored: dict[NodeId, list[Endpoint]] = {}
         self._lost = False  # the event under way takes blocks back
         self._passed_over: set[NodeId] = set()  # spokes of which people passed a frame over
-        self._checked = 0
 
         for endpoint in endpoints:
             self.watch(endpoint)
@@ -95,7 +96,7 @@ class Checker:
     @property
     def checked(self) -> int:
         """How many checks have been made."""
-        return self._checked + self._reservations.checked
+        return self._tally.made
 
     def watch(self, endpoint: Endpoint, *, restored: bool = False) -> None:
         """Watch a node from now on, in place of the one of its name.
@@ -179,7 +180,7 @@ class Checker:
             self._passed_over.add(event.peer)
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
             if event.sender not in self._liars:
-                self._checked += 1
+                self._tally.made += 1
                 self._words.hear(HUB, event)
             told = event.sender not in self._liars and event.sender not in self._passed_over
             if self._lost and told and HUB not in self._restored:
@@ -188,20 +189,20 @@ class Checker:
                 self._check_views(event.sender)
         if effects:
             self._words.say(HUB, effects)
-            self._checked += self._takeovers.check(effects, now_us)
+            self._tally.made += self._takeovers.check(effects, now_us)
             for effect in effects:
                 if type(effect) is Send and effect.family is Family.RESERVATION:
                     self._reservations.note_grant(effect, now_us)
         if hub.changed_rids:
             self._reservations.check_changed(lost=self._lost)
         block = type(event) is TimerFired
-        self._checked += len(hub.changed) + self._graces.check(now_us, block=block)
+        self._tally.made += len(hub.changed) + self._graces.check(now_us, block=block)
         self._audit.check(hub.changed, block=block)
         if effects:  # else nothing rests on how an account stands
             concerned = [hub.accounts[place] for place in hub.changed]
-            self._checked += self._standing.check(hub, concerned, now_us)
+            self._tally.made += self._standing.check(hub, concerned, now_us)
         for zone in hub.zones:
-            self._checked += 1
+            self._tally.made += 1
             if zone.halted is not None:
                 self._check_alarm(zone.name, zone.halted)
         if hub.ledger.postings != self._postings:
@@ -213,9 +214,9 @@ class Checker:
         """What is not final is undone; a spoke that takes back more is halted (INV14, P56)."""
         if self._evidence[zone.name].violated:
             what = f"{zone.name} has taken back what was final"
-            self._hold("INV14", zone.halted is not None, what, zone.halted)
+            self._tally.hold("INV14", zone.halted is not None, what, zone.halted)
         else:
-            self._checked += 1
+            self._tally.made += 1
             self._overlays[zone.name].check(self._hub, zone, family)
 
     def _check_alarm(self, spoke: NodeId, reason: HaltReason) -> None:
@@ -223,7 +224,7 @@ class Checker:
         people = bool(self._liars) or self._operators
         by_order = people and reason is HaltReason.WATCHDOG
         sound = spoke in self._liars or spoke in self._flawed or by_order
-        self._hold("ALARM", sound, f"{spoke} is honest", reason)
+        self._tally.hold("ALARM", sound, f"{spoke} is honest", reason)
 
     def _after_spoke(
         self, spoke: Spoke, now_us: Micros, event: Event, effects: Sequence[Effect]
@@ -234,7 +235,7 @@ class Checker:
         if type(event) is PassedOver:
             self._words.pass_over(spoke.name, event)
         if type(event) is Envelope and event.family in CHANNEL_FAMILIES:
-            self._checked += 1
+            self._tally.made += 1
             self._words.hear(spoke.name, event)
             if type(event.message) is KeyRotated:
                 return  # no node sees it: what the last event changed has been checked
@@ -245,7 +246,7 @@ class Checker:
             self._reservations.check_credit(spoke, rid, lost=self._lost)
         fills = self._fills[spoke.name]
         if spoke.state.filled:
-            self._checked += fills.check()
+            self._tally.made += fills.check()
         if effects:
             self._words.say(spoke.name, effects)
             for effect in effects:
@@ -266,7 +267,7 @@ class Checker:
             InvariantViolated: the rule, and what was expected and found.
         """
         hub = self._hub
-        self._checked += len(hub.accounts)
+        self._tally.made += len(hub.accounts)
         self._audit.check(range(len(hub.accounts)))
         encumbered: dict[AccountId, int] = dict.fromkeys(self._accounts, 0)
         by_zone: dict[NodeId, int] = dict.fromkeys(self._spokes, 0)
@@ -278,18 +279,20 @@ class Checker:
                 compared = known.spoke_epoch == hub.zone_of[known.spoke].cut.spoke_epoch
                 open_at[known.spoke] += known.open and known.closed is None and compared
         for account, usd6 in encumbered.items():
-            self._need("INV2", hub.ledger.reserved_usd6(account), usd6, f"reserved of {account}")
+            self._tally.need(
+                "INV2", hub.ledger.reserved_usd6(account), usd6, f"reserved of {account}"
+            )
         for zone in hub.zones:
             self._check_won(zone)
             entered = len(zone.cut.rows) + len(zone.cut.unheard)
-            self._hold("VIEWS", entered == open_at[zone.name], "rows of the digest", entered)
+            self._tally.hold("VIEWS", entered == open_at[zone.name], "rows of the digest", entered)
             what = f"encumbered at {zone.name}"
-            self._need("INV2", zone.encumbered_usd6, by_zone[zone.name], what)
+            self._tally.need("INV2", zone.encumbered_usd6, by_zone[zone.name], what)
             won_usd6 = -sum(
                 account.views[zone.place].settled.realised_usd6 for account in hub.accounts
             )
             booked_usd6 = hub.ledger.balances[clearing(zone.name)]
-            self._need("MONEY", booked_usd6, won_usd6, f"clearing of {zone.name}")
+            self._tally.need("MONEY", booked_usd6, won_usd6, f"clearing of {zone.name}")
         self._check_balance()
         for spoke in self._spokes.values():
             for rid in () if spoke.name in self._liars else spoke.state.credits:
@@ -299,15 +302,17 @@ class Checker:
         """No more has been won at a spoke, on balance, than may count (CAP)."""
         balances = self._hub.ledger.balances
         held_usd6 = [self._hub.ledger.held_usd6(zone.name, account) for account in self._accounts]
-        self._need("CAP", zone.held_usd6, sum(held_usd6), f"held at {zone.name}")
-        self._hold("CAP", min(held_usd6) >= 0, f"held at {zone.name} of somebody", min(held_usd6))
+        self._tally.need("CAP", zone.held_usd6, sum(held_usd6), f"held at {zone.name}")
+        self._tally.hold(
+            "CAP", min(held_usd6) >= 0, f"held at {zone.name} of somebody", min(held_usd6)
+        )
         won_usd6 = -balances[clearing(zone.name)] - zone.held_usd6
         within = won_usd6 <= zone.policy.cap_usd6
-        self._hold("CAP", within, f"won at {zone.name} beyond its cap", won_usd6)
+        self._tally.hold("CAP", within, f"won at {zone.name} beyond its cap", won_usd6)
 
     def _check_balance(self) -> None:
         """All books of the ledger add up to nothing, to the millionth."""
-        self._need("MONEY", sum(self._hub.ledger.balances.values()), 0, "sum of all balances")
+        self._tally.need("MONEY", sum(self._hub.ledger.balances.values()), 0, "sum of all balances")
         self._audit.check_bad_debt()
 
     def _check_views(self, spoke: NodeId) -> None:
@@ -315,9 +320,11 @@ class Checker:
         if spoke in self._liars or spoke in self._flawed or self._operated(spoke):
             return
         cut = self._hub.zone_of[spoke].cut
-        self._hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)
+        self._tally.hold("VIEWS", cut.incomparable == 0, f"{spoke} names a cut", cut.heard_seq)
         what = f"hub and {spoke} differ about open reservations"
-        self._hold("VIEWS", cut.unequal == 0, what, f"{cut.unequal} of {cut.compared} digests")
+        self._tally.hold(
+            "VIEWS", cut.unequal == 0, what, f"{cut.unequal} of {cut.compared} digests"
+        )
 
     def _operated(self, spoke: NodeId) -> bool:
         """Tell whether people have made the two sides differ, or may have, unseen."""
@@ -325,13 +332,3 @@ class Checker:
             return True
         known = self._hub.reservations.values()
         return self._operators and any(one.written_off and one.spoke == spoke for one in known)
-
-    def _need(self, rule: str, found: int, expected: int, what: str) -> None:
-        self._checked += 1
-        if found != expected:
-            raise InvariantViolated(rule, f"{what}: expected {expected:,}, found {found:,} usd6")
-
-    def _hold(self, rule: str, holds: bool, what: str, found: object) -> None:
-        self._checked += 1
-        if not holds:
-            raise InvariantViolated(rule, f"{what}: found {found}")

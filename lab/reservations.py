@@ -12,8 +12,8 @@ from hub.reservation import Reservation
 from hub.state import HubState
 from lab.evidence import Evidence
 from lab.standing import Standing
+from lab.tally import Tally
 from messaging.effects import Send
-from messaging.errors import InvariantViolated
 from messaging.messages import Family, ReservationGranted, ReservationRenewed
 from messaging.units import HUB, AccountId, Micros, NodeId, ReservationId, Usd6
 from spokes.node import Spoke
@@ -33,7 +33,6 @@ class Reservations:
 
     Attributes:
         spoke_us: the time of each spoke's last event.
-        checked: how many checks have been made.
     """
 
     def __init__(
@@ -43,6 +42,7 @@ class Reservations:
         accounts: Iterable[AccountId],
         evidence: Mapping[NodeId, Evidence],
         standing: Standing,
+        tally: Tally,
         *,
         liars: Collection[NodeId],
         in_doubt: Callable[[NodeId], bool],
@@ -55,6 +55,7 @@ class Reservations:
         self._spokes = spokes
         self._evidence = evidence
         self._standing = standing
+        self._tally = tally
         self._liars = liars
         self._in_doubt = in_doubt
         self._hub_seen: dict[ReservationId, Reservation] = {}
@@ -64,7 +65,6 @@ class Reservations:
         self._epochs: dict[ReservationId, int] = {}
         self._encumbered_usd6: dict[AccountId, int] = dict.fromkeys(accounts, 0)
         self.spoke_us: dict[NodeId, Micros] = dict.fromkeys(spokes, Micros(0))
-        self.checked = 0
 
     def follow(self, hub: HubState) -> None:
         """Look at a hub from now on."""
@@ -98,7 +98,7 @@ class Reservations:
             again = rid in self._granted_usd6  # the first answer, given again (P32)
             first_usd6 = self._granted_usd6.setdefault(rid, amount_usd6)
             self._epochs.setdefault(rid, message.spoke_epoch)
-            self._need("INV6", amount_usd6, first_usd6, f"amount granted to {rid.hex()}")
+            self._tally.need("INV6", amount_usd6, first_usd6, f"amount granted to {rid.hex()}")
             self._expires_max_us[rid] = max(
                 message.expires_at_us, self._expires_max_us.get(rid, Micros(0))
             )
@@ -108,15 +108,17 @@ class Reservations:
                 self._hub, account, now_us
             )
             what = f"{message.account} has {reserved_usd6:,} usd6 reserved beyond its capacity"
-            self._hold("INV1", within, what, message.amount_usd6)
+            self._tally.hold("INV1", within, what, message.amount_usd6)
             hub = self._hub
             stops = [
                 scope for scope in (frame.to, *hub.places) if hub.breakers.get(scope, IDLE).level
             ]
-            self._hold("INV17", again or not stops, f"credit at {frame.to} in spite of", stops)
+            self._tally.hold(
+                "INV17", again or not stops, f"credit at {frame.to} in spite of", stops
+            )
         elif type(message) is ReservationRenewed:
             before_us = self._expires_max_us[message.rid]
-            self._hold("INV5", message.expires_at_us >= before_us, "an expiry fell", message)
+            self._tally.hold("INV5", message.expires_at_us >= before_us, "an expiry fell", message)
             self._expires_max_us[message.rid] = message.expires_at_us
 
     def check_changed(self, *, lost: bool) -> None:
@@ -141,30 +143,30 @@ class Reservations:
                 concerned.add(known.account)
         for account in sorted(concerned):
             reserved_usd6, encumbered = hub.ledger.reserved_usd6(account), self._encumbered_usd6
-            self._need("INV2", reserved_usd6, encumbered[account], f"reserved of {account}")
+            self._tally.need("INV2", reserved_usd6, encumbered[account], f"reserved of {account}")
 
     def _check_reservation(self, known: Reservation, *, lost: bool) -> None:
         """Check one reservation of the hub against its past, the books and its spoke."""
         rid, seen = known.rid, self._hub_seen.get(known.rid)
         self._hub_seen[rid] = known
         in_bounds = 0 <= known.used_usd6 <= known.amount_usd6 or known.spoke in self._liars
-        self._hold("INV5", in_bounds, "used beyond the amount", known)
+        self._tally.hold("INV5", in_bounds, "used beyond the amount", known)
         if seen is not None:
             fell = (
                 (known.used_usd6 < seen.used_usd6 and not lost)  # then INV14 says to what
                 or known.expires_max_us < seen.expires_max_us
                 or known.grant_version < seen.grant_version
             )
-            self._hold("INV5", not fell, "used, expiry or version fell", known)
+            self._tally.hold("INV5", not fell, "used, expiry or version fell", known)
             left = seen.state in FINAL_STATES and known.state is not seen.state
-            self._hold("INV6", not left, f"left its final state {seen.state}", known)
+            self._tally.hold("INV6", not left, f"left its final state {seen.state}", known)
         if known.carried and not (seen is not None and seen.carried):
             covered = self._evidence[known.spoke].covered >= known.use_height
-            self._hold("INV3", covered, "carried before final reports cover its use", known)
+            self._tally.hold("INV3", covered, "carried before final reports cover its use", known)
         fresh_end = seen is None or seen.open
         if known.written_off:
             whole = known.encumbered_usd6 >= known.amount_usd6
-            self._hold("INV7", whole, "written off, and some of it is free", known)
+            self._tally.hold("INV7", whole, "written off, and some of it is free", known)
         elif known.state in (reservation.State.RELEASED, reservation.State.SETTLED) and fresh_end:
             self._check_release(known)
         self._check_both(known, self._spokes[known.spoke])
@@ -179,9 +181,9 @@ class Reservations:
         by_mark = late and epoch == heard.spoke_epoch
         by_epoch = epoch < heard.ended_epoch
         found = by_close or by_mark or by_epoch
-        self._hold("INV7", found, "released without final evidence", known)
+        self._tally.hold("INV7", found, "released without final evidence", known)
         quarantined = known.rid in self._hub.zone_of[known.spoke].cut.quarantine
-        self._hold("INV7", not quarantined, "released from quarantine", known)
+        self._tally.hold("INV7", not quarantined, "released from quarantine", known)
 
     def check_credit(self, spoke: Spoke, rid: ReservationId, *, lost: bool) -> None:
         """Check one reservation of a spoke against its past and the hub; `lost` as above.
@@ -198,17 +200,19 @@ class Reservations:
             revived = seen.state is Held.CLOSED and credit.state is not Held.CLOSED
             final = known is not None and not known.open and not known.written_off
             stands = not lost or final  # what is ended at the hub was final here
-            self._hold(
+            self._tally.hold(
                 "INV6", not (revived and stands), "a closed reservation opened again", credit
             )
             fell = credit.used_usd6 < seen.used_usd6
-            self._hold("INV5", not (fell and stands), "used fell", credit)
+            self._tally.hold("INV5", not (fell and stands), "used fell", credit)
         granted_usd6 = self._granted_usd6.get(rid, 0)
-        self._hold("INV1", credit.used_usd6 <= granted_usd6, "used more than granted", credit)
+        self._tally.hold("INV1", credit.used_usd6 <= granted_usd6, "used more than granted", credit)
         if known is not None:
             self._check_both(known, spoke)
         elif not self._in_doubt(HUB):
-            self._hold("INV4", credit.state is not Held.ACTIVE, "active, unknown to hub", credit)
+            self._tally.hold(
+                "INV4", credit.state is not Held.ACTIVE, "active, unknown to hub", credit
+            )
 
     def _check_both(self, known: Reservation, spoke: Spoke) -> None:
         """What a spoke may still use or has used is encumbered at the hub (INV3, INV4)."""
@@ -220,7 +224,7 @@ class Reservations:
         claim_usd6 = credit.used_usd6
         if credit.state is Held.ACTIVE:
             held = known.open or known.written_off
-            self._hold("INV4", held, "active at the spoke, ended at the hub", known)
+            self._tally.hold("INV4", held, "active at the spoke, ended at the hub", known)
             claim_usd6 = credit.amount_usd6
         elif credit.state is Held.REQUESTED and known.rid in self._granted_usd6:
             # A grant under way can still be taken, until its last expiry on the spoke's chain.
@@ -229,25 +233,4 @@ class Reservations:
                 claim_usd6 = self._granted_usd6[known.rid]
         if not known.carried:
             held = claim_usd6 <= known.encumbered_usd6
-            self._hold("INV3", held, f"the spoke may claim {claim_usd6}", known)
-
-    def _need(self, rule: str, found: int, expected: int, what: str) -> None:
-        self.checked += 1
-        if found != expected:
-            raise InvariantViolated(rule, f"{what}: expected {expected:,}, found {found:,} usd6")
-
-    def _hold(self, rule: str, holds: bool, what: str, found: object) -> None:
-        self.checked += 1
-        if not holds:
-            raise InvariantViolated(rule, f"{what}: found {_brief(found)}")
-
-
-def _brief(found: object) -> str:
-    """Say which reservation it is and where it stands."""
-    if isinstance(found, Reservation | Credit):
-        where = f" at {found.spoke}" if isinstance(found, Reservation) else ""
-        return (
-            f"{found.rid.hex()} of {found.account}{where}, {found.state}, "
-            f"{found.used_usd6:,} of {found.amount_usd6:,} usd6 used"
-        )
-    return str(found)
+            self._tally.hold("INV3", held, f"the spoke may claim {claim_usd6}", known)

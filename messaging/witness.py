@@ -38,7 +38,7 @@ class Witness:
         same = seen.get(key)
         if same is not None:
             return None if same[1] == link.digest else same[3]
-        before = seen.get(_before(frame))
+        before = seen.get(_key(*follows(frame)))
         if before is not None and before[1] != link.before:
             return before[3]
         for after in self._after.get(key, ()):
@@ -67,7 +67,7 @@ class Witness:
         seen, after, key = self._seen, self._after, _key(frame.chan_epoch, frame.seq)
         if key in seen:
             return
-        before = _before(frame)
+        before = _key(*follows(frame))
         seen[key] = (link.before, link.digest, before, place)
         after[before] = (*after.get(before, ()), key)
         if len(seen) > REMEMBERED_MAX:
@@ -80,13 +80,6 @@ class Witness:
 
 def _key(chan_epoch: int, seq: int) -> int:
     return chan_epoch << 64 | seq
-
-
-def _before(frame: Envelope) -> int:
-    """Return the key of the frame that this one links to."""
-    if type(frame.message) in (ChannelRebuilt, ChainReorganised):
-        return _key(*follows(frame))
-    return _key(frame.chan_epoch, frame.seq - 1)  # most frames
 
 
 def place_of(frame: Envelope) -> Place:

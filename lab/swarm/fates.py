@@ -14,7 +14,6 @@ from messaging.units import HUB, SECOND_US, Micros, NodeId
 
 REWOUND = 100
 ROTATIONS_MAX = 8  # of a process: each costs the reader a resend, and everything must be heard
-TWINS_MAX = 1  # of a node: what a third process does to the first two, the checks cannot follow
 _POINTS = tuple(Point)
 
 
@@ -43,7 +42,7 @@ class Fates:
         self._ahead = {name: self._jumps(options, name) for name in names}
         self.healed = False
         self._hub_lost = self._forgotten = False
-        self._twins = dict.fromkeys(names, 0)
+        self._doubled: set[NodeId] = set()  # the checks cannot follow a third process of a node
         for name in names:
             self._draw_due(name)
             self._draw_rotation(name)
@@ -170,8 +169,8 @@ class Fates:
         if draws[1] < share * self._faults.get("lost_commit", 0.0):
             self._struck(FAULTS["lost_commit"])
             return Loss.LAST_COMMIT
-        if draws[2] < share * self._faults.get("twin", 0.0) and self._twins[name] < TWINS_MAX:
-            self._twins[name] += 1
+        if draws[2] < share * self._faults.get("twin", 0.0) and name not in self._doubled:
+            self._doubled.add(name)
             return Loss.SUPERVISOR
         return Loss.NOTHING
 
