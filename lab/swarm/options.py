@@ -20,6 +20,7 @@ from lab.swarm.draws import Draws
 from messaging.units import YEAR_S, NodeId
 
 HOUR_S = 3_600.0
+RESENT_MAX = 8  # frames that a node with little room sends again at a time
 FAULTS = {
     "loss": "F1", "repeat": "F1", "tail": "F1", "clog": "F1", "capacity": "F1",
     "cut": "F2", "one_way": "F2", "isolate": "F2", "jam": "F2", "swizzle": "F2",
@@ -296,14 +297,24 @@ def healing_s(options: Options) -> float:
     """Return how long after the faults everything must have come to rest, scenario time.
 
     A life asked for in the last moment, renewed as often as can be, its expiry final and told,
-    the hub's patience, and rounds of resends that had grown sixteenfold by then: a node with little
-    room sends again what has piled up in many.
+    the hub's patience, rounds of resends that had grown sixteenfold by then, and as many as a node
+    with little room needs for what has piled up.
     """
     life_s = options.ttl_s * (2 + options.renewals_max) + options.final_s
     patience_s = 2 * (2 * options.way_s + 2 * max(2.0, options.way_s))
     clock_s = SKEW_S * ("skew" in options.faults)
     mark_s = options.watermark_s + 2 * options.block_s
-    return life_s + 4 * mark_s + 17 * patience_s + 2 * drain_s(options) + clock_s
+    rounds = 17 + _piled_max(options) / RESENT_MAX * ("tiny" in options.faults)
+    return life_s + 4 * mark_s + rounds * patience_s + 2 * drain_s(options) + clock_s
+
+
+def _piled_max(options: Options) -> float:
+    """Return how many frames of one channel may wait when the faults end: all that were said.
+
+    Each mark comes with a digest at most; an order asks for credit, uses it and gives it back.
+    """
+    orders_per_s = options.accounts * options.actions_per_day / (24 * HOUR_S)
+    return options.safety_s * (2 / options.watermark_s + 3 * orders_per_s)
 
 
 def drain_s(options: Options) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from lab.swarm.draws import Draws
-from lab.swarm.options import FAULTS, Options
+from lab.swarm.options import FAULTS, RESENT_MAX, Options
 from lab.swarm.reached import Struck
 from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
@@ -20,7 +20,7 @@ from spokes.node import Spoke
 from spokes.state import SpokePolicy
 
 KEPT_MAX = 16
-PARKED_MAX, RESENT_MAX = 24, 8
+PARKED_MAX = 24
 
 
 class Impatient(Spoke):
