@@ -57,8 +57,7 @@ class Checker:
         chains may lose final blocks.
         """
         self._hub = hub.state
-        nodes: tuple[Node, ...] = (hub, *spokes)
-        self._watched = {node.name: node for node in nodes}
+        self._watched: dict[NodeId, Endpoint] = {}
         self._spokes: dict[NodeId, Spoke] = {spoke.name: spoke for spoke in spokes}
         self._liars = frozenset(liars)
         self._flawed = frozenset(flawed)
@@ -109,11 +108,11 @@ class Checker:
             self._restored.setdefault(node.name, []).append(endpoint)
             endpoint.observers.append(partial(self._until_agreed, endpoint))
         else:
-            self._follow(node)
+            self._follow(endpoint)
         endpoint.observers.append(partial(self._after, node))
 
-    def _follow(self, node: Node, *, amid: bool = False) -> None:
-        self._watched[node.name] = node
+    def _follow(self, endpoint: Endpoint, *, amid: bool = False) -> None:
+        node, self._watched[endpoint.name] = endpoint.node, endpoint
         if isinstance(node, Hub):
             self._hub = node.state
             self._audit.follow(node.state, amid=amid)
@@ -129,7 +128,8 @@ class Checker:
     ) -> None:
         """Wait until all agree to a restored node; then its past is what it knows of it."""
         node = endpoint.node
-        if self._watched[node.name] is node:
+        watched = self._watched[node.name]
+        if watched is endpoint:
             return
         if isinstance(node, Spoke):
             self._reservations.spoke_us[node.name] = now_us
@@ -139,7 +139,9 @@ class Checker:
             if isinstance(node, Hub):
                 self._hear(event)
             return
-        self._follow(node, amid=True)
+        if endpoint.lives.node_epoch < watched.lives.node_epoch:
+            return  # an earlier life, which has heard the answer to its question late
+        self._follow(endpoint, amid=True)
         if isinstance(node, Hub):
             self._reservations.adopt_hub()
         elif isinstance(node, Spoke):
@@ -151,14 +153,14 @@ class Checker:
         Those hear it already, while what it is going to be followed as is not settled yet.
         """
         return any(
-            endpoint.node is not self._watched[name]
+            endpoint is not self._watched[name]
             and endpoint.observers
             and not endpoint.lives.stopped
             for endpoint in self._restored.get(name, ())  # one that has died is observed no more
         )
 
     def _after(self, node: Node, now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
-        if self._watched[node.name] is not node:
+        if self._watched[node.name].node is not node:
             return  # another process of it has taken its place
         if isinstance(node, Hub):
             self._after_hub(now_us, event, effects)
