@@ -117,8 +117,8 @@ class Lives:
         """Readmit a rebuilt peer to this channel, if people have said that it may (P24, P61).
 
         It is told the same places until something of its epoch has been heard; then who does not
-        know them has lost what it was told. No word on our state is asked of a peer that cannot
-        give one; people have seen to it.
+        know them has lost what it was told. Whether our own state is whole it says once it has
+        come back, as ever.
         """
         life, spoke_epoch = inbox.life, spoke_epoch_of(node_epoch)
         if _is_another(inbox, node_epoch, nonce):
@@ -133,7 +133,7 @@ class Lives:
             self._accepted[key] = replace(
                 known, nonce=nonce, head_epoch=head_epoch, head_seq=head_seq
             )
-            return Step(self._accepted[key], synced=key in self.unsynced)
+            return Step(self._accepted[key])
         if (key[0], spoke_epoch) not in self.readmitted:
             return Step()  # it asks again
         heard, said = inbox.cursor, outbox.begin_anew()
@@ -148,22 +148,15 @@ class Lives:
             head_seq=said.seq,
         )
         rejoined = Rejoined(*key, spoke_epoch, *said, heard.seq)
-        return Step(accepted, rejoined, synced=key in self.unsynced)
+        return Step(accepted, rejoined)
 
     def come_back(
         self, event: Envelope, told: RebuildAccepted, key: ChannelKey, inbox: Inbox, outbox: Outbox
     ) -> Step:
         """Go on with a channel from what its other end knows of it (P61)."""
-        if told.nonce != self._nonce:
+        if told.nonce != self._nonce or key not in self.lost:
             return Step()
         life = Life(event.node_epoch, b"", Place(told.head_epoch, told.head_seq))
-        if key not in self.lost:
-            # It may have started again meanwhile; what it asked then could not be answered.
-            acked = Place(event.ack_epoch, event.ack_seq)
-            whole = inbox.seen <= life.head and outbox.acked <= acked
-            if whole and life.node_epoch > inbox.life.node_epoch:
-                inbox.follow(life)
-            return Step()
         heard = Place(told.heard_epoch, told.heard_seq)
         said = Place(told.said_epoch, told.said_seq)
         outbox.go_to(heard, told.chan_epoch)
