@@ -21,7 +21,8 @@ from messaging.codec import decode_frame
 from messaging.drivers import client
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
-from messaging.identity import Sealed, write_keys
+from messaging.identity import Sealed
+from messaging.key_files import write_keys
 from messaging.messages import ReservationGranted, ReservationRejected, ReservationRequested
 from messaging.store import Store
 from messaging.units import HUB, ORACLE

@@ -36,7 +36,8 @@ from messaging.drivers.kafka import KafkaNode
 from messaging.durable import Durable
 from messaging.envelope import Envelope
 from messaging.headers import AT, ORDER
-from messaging.identity import NO_DIGEST, domain_of, read_signer, read_verifier, write_keys
+from messaging.identity import NO_DIGEST, domain_of
+from messaging.key_files import read_signer, read_verifier, write_keys
 from messaging.messages import ReservationRequested
 from messaging.node import Event
 from messaging.store import Headers, Store

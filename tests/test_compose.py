@@ -25,7 +25,8 @@ from lab.stack.prepare import DEFAULT, MONITOR_PORT, nodes_of, roles_of
 from lab.stack.secure import SETUP
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
-from messaging.identity import domain_of, read_signer, read_verifier, write_keys
+from messaging.identity import domain_of
+from messaging.key_files import read_signer, read_verifier, write_keys
 from messaging.units import MONITOR
 
 ROOT = Path(__file__).parent.parent

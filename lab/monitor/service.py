@@ -28,7 +28,7 @@ from messaging.drivers.client import FETCH_BYTES_MAX
 from messaging.drivers.clock import Clock
 from messaging.drivers.reader import UNREADABLE, read_around
 from messaging.errors import OmnimarginError
-from messaging.identity import read_signer, read_verifier
+from messaging.key_files import read_signer, read_verifier
 from messaging.topics import HALT_TOPIC
 from messaging.units import MONITOR, Asset, Micros, NodeId, Ppm
 

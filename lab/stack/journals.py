@@ -21,7 +21,8 @@ from messaging.durable import Durable
 from messaging.endpoint import Endpoint
 from messaging.errors import InputRefused, ReplayDiverged
 from messaging.headers import DELIVERY, TIMER
-from messaging.identity import read_entry, read_later_signers, read_signer
+from messaging.identity import read_entry
+from messaging.key_files import read_later_signers, read_signer
 from messaging.node import Event, TimerFired
 from messaging.record import Record
 from messaging.store import Store

@@ -14,7 +14,8 @@ from messaging.drivers import client
 from messaging.drivers.clock import Clock
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.errors import InputRefused
-from messaging.identity import NO_DIGEST, read_signer
+from messaging.identity import NO_DIGEST
+from messaging.key_files import read_signer
 from messaging.messages import Family, LinkChanged, Message
 from messaging.topics import topic_of
 from messaging.units import OPERATOR, RELAY, Micros, NodeId

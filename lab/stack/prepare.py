@@ -35,7 +35,7 @@ from lab.stack.secure import SETUP
 from lab.stack.topics import create_topics
 from lab.world import build, names_of
 from messaging.errors import InputRefused
-from messaging.identity import write_keys
+from messaging.key_files import write_keys
 from messaging.units import (
     HUB,
     MARKET,

@@ -43,7 +43,7 @@ from messaging.drivers.kafka import KafkaNode
 from messaging.drivers.relay import Bridges, Relay
 from messaging.durable import Durable
 from messaging.errors import OmnimarginError
-from messaging.identity import read_later_signers, read_signer, read_verifier
+from messaging.key_files import read_later_signers, read_signer, read_verifier
 from messaging.store import Store
 from messaging.topics import routes
 from messaging.units import (

@@ -7,7 +7,7 @@ from lab.stack import register
 from lab.stack.plan import KEYS, read_plan
 from lab.world import names_of
 from messaging.errors import InputRefused
-from messaging.identity import add_key
+from messaging.key_files import add_key
 from messaging.units import HUB, NodeId
 
 STOP_S = 10.0

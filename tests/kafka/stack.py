@@ -25,7 +25,7 @@ from lab.stack.prepare import nodes_of
 from lab.stack.topics import create_topics
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
-from messaging.identity import write_keys
+from messaging.key_files import write_keys
 from messaging.messages import ReservationGranted
 from messaging.store import PUBLISHED
 from messaging.topics import topic_of

@@ -23,7 +23,8 @@ from lab.stack.topics import create_topics
 from lab.world import deposits_of
 from messaging.codec import decode_frame, encode_frame
 from messaging.envelope import NO_HEIGHT, Envelope
-from messaging.identity import NO_DIGEST, read_signer, read_verifier
+from messaging.identity import NO_DIGEST
+from messaging.key_files import read_signer, read_verifier
 from messaging.messages import (
     CHANNEL_FAMILIES,
     CreditUsed,

@@ -14,7 +14,8 @@ from lab.stack.view import by_their_word, gather
 from messaging.codec import encode_frame
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.errors import OrderRefused
-from messaging.identity import NO_DIGEST, Signer, read_signer
+from messaging.identity import NO_DIGEST, Signer
+from messaging.key_files import read_signer
 from messaging.messages import Family, HaltOrdered, Message
 from messaging.operator_orders import FrameNamed, PeerNamed, Verb
 from messaging.topics import DELIVERED, HALT_TOPIC

@@ -24,8 +24,9 @@ from messaging.codec import encode_frame
 from messaging.drivers.client import Connection
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.headers import AT, ORDER
-from messaging.identity import NO_DIGEST, Sealed, Signer, domain_of, read_signer
+from messaging.identity import NO_DIGEST, Sealed, Signer, domain_of
 from messaging.identity import SEALED_BYTES_MAX as KEPT_MAX
+from messaging.key_files import read_signer
 from messaging.link_control import Acknowledged
 from messaging.messages import (
     Family,

@@ -16,7 +16,8 @@ from lab.stack import register
 from lab.stack.plan import KEYS, read_plan
 from lab.stack.view import Row, gather
 from messaging.codec import decode_frame
-from messaging.identity import key_id, read_later_signers, read_sealed
+from messaging.identity import key_id, read_sealed
+from messaging.key_files import read_later_signers
 from messaging.messages import Family
 from messaging.units import NodeId
 from tests.kafka.audit import rows

@@ -15,7 +15,8 @@ from messaging.codec import encode_event
 from messaging.durable import Durable
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputRefused, OmnimarginError, ReplayDiverged
-from messaging.identity import read_entry, read_later_signers, read_signer, write_keys
+from messaging.identity import read_entry
+from messaging.key_files import read_later_signers, read_signer, write_keys
 from messaging.messages import MarketMoved, PricePublished
 from messaging.node import TimerFired
 from messaging.record import Record

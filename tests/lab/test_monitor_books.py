@@ -20,14 +20,8 @@ from lab.plants import planted
 from lab.world import World, build
 from messaging.codec import encode_frame
 from messaging.envelope import Envelope
-from messaging.identity import (
-    NO_DIGEST,
-    Signer,
-    domain_of,
-    read_signer,
-    read_verifier,
-    write_keys,
-)
+from messaging.identity import NO_DIGEST, Signer, domain_of
+from messaging.key_files import read_signer, read_verifier, write_keys
 from messaging.link_control import Acknowledged, KeyRotated
 from messaging.messages import (
     CHANNEL_FAMILIES,

@@ -24,7 +24,7 @@ from lab.stack.plan import (
 from lab.stack.prepare import nodes_of
 from messaging.errors import InputRefused
 from messaging.fields import Family
-from messaging.identity import write_keys
+from messaging.key_files import write_keys
 from messaging.operator_orders import FrameNamed, OperatorOrdered, Verb
 from messaging.units import HUB, OPERATORS, Micros, NodeId
 from tests.lab.test_cli import omnimargin, refused

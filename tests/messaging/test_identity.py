@@ -20,10 +20,8 @@ from messaging.identity import (
     Signer,
     Verifier,
     domain_of,
-    read_signer,
-    read_verifier,
-    write_keys,
 )
+from messaging.key_files import read_signer, read_verifier, write_keys
 from messaging.units import HUB, NodeId
 
 BASE, NOBODY = NodeId("base"), NodeId("nobody")

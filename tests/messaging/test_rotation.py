@@ -18,18 +18,8 @@ from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.errors import FrameRefused, InputRefused
-from messaging.identity import (
-    NO_DIGEST,
-    Link,
-    Retired,
-    Sealed,
-    Signer,
-    Verifier,
-    add_key,
-    read_later_signers,
-    read_signer,
-    write_keys,
-)
+from messaging.identity import NO_DIGEST, Link, Retired, Sealed, Signer, Verifier
+from messaging.key_files import add_key, read_later_signers, read_signer, write_keys
 from messaging.lineage import Place
 from messaging.link_control import KeyRotated
 from messaging.memory import MemoryStore
