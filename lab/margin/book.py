@@ -11,7 +11,7 @@ from hub.margin.scan.collateral import Collateral, CollateralRisk
 from hub.margin.scan.exposure import Limits
 from hub.margin.scan.grid import GRIDS, Grid, Scenario, VolatilityShock
 from hub.margin.scan.legs import Leg, Market, OptionRisk, ScanPolicy, Series
-from lab import reading
+from lab import reading, sense
 from lab.amounts import usd6
 from lab.margin.tables import (
     AccountTable,
@@ -119,7 +119,7 @@ def _check(book: BookTable) -> None:
         ("collateral", [one.name for one in book.collateral]),
         ("accounts", [one.name for one in book.accounts]),
     ):
-        reading.check_once(key, names)
+        sense.check_once(key, names)
     for index, one in enumerate(book.underlyings):
         _check_underlying(f"underlyings[{index}]", one, book.now_utc)
     for index, asset in enumerate(book.collateral):
@@ -132,7 +132,7 @@ def _check(book: BookTable) -> None:
 
 
 def _check_underlying(at: str, one: UnderlyingTable, now: datetime) -> None:
-    reading.check_risk(at, one)
+    sense.check_risk(at, one)
     if one.jump_ppm >= one.scan_range_ppm:
         expected = f"less than scan_range_ppm = {one.scan_range_ppm}"
         raise InputRefused(f"{at}.jump_ppm", expected=expected, found=one.jump_ppm)
