@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 from messaging.channel import FIRST_LIFE, RESENT_MAX, ChannelPolicy, Life
 from messaging.envelope import Envelope
-from messaging.lineage import Lineage, Place
+from messaging.lineage import NOWHERE, Lineage, Place
 from messaging.link_control import KeyRotated
 from messaging.messages import ChainReorganised
 from messaging.node import Poisoned
@@ -42,6 +42,7 @@ class Inbox:
     """
 
     __slots__ = (
+        "_dropped",
         "_ends",
         "_lives",
         "_newer_us",
@@ -86,6 +87,7 @@ class Inbox:
         self.waits = False
         self._parked_us: dict[int, Micros] = {}  # when each began to wait, or was asked for last
         self._newer_us = Micros(0)  # the same, of the oldest in `newer`
+        self._dropped = NOWHERE  # newest frame that has come and is not kept
 
     @property
     def cursor(self) -> Place:
@@ -94,9 +96,9 @@ class Inbox:
 
     @property
     def seen(self) -> Place:
-        """Return the place of the newest frame that has arrived."""
+        """Return the place of the newest frame that has arrived, whether or not it is kept."""
         newest = Place(self.chan_epoch, max(self.parked, default=self.next_seq - 1))
-        return max((newest, *self.newer, *self.poison))
+        return max((newest, self._dropped, *self.newer, *self.poison))
 
     def receive(self, envelope: Envelope, now_us: Micros) -> list[Envelope]:
         """Return the frames that are now in order, oldest first; none for a repeat or a gap."""
@@ -152,6 +154,7 @@ class Inbox:
             return []
         ready = not self.waits and self._begins(envelope)
         if not ready and not self._has_room:
+            self._dropped = max(self._dropped, place)
             return []
         if not self.newer:
             self._newer_us = now_us
@@ -214,6 +217,7 @@ class Inbox:
         place = next((one for one in self.poison if one.seq == seq), None)
         if place is None and seq not in self.parked:
             return None
+        self._dropped = max(self._dropped, place or Place(self.chan_epoch, seq))
         if place is None or place.chan_epoch == self.chan_epoch:
             self._parked_us.pop(seq, None)
         return self.parked.pop(seq) if place is None else self.poison.pop(place)
@@ -230,6 +234,8 @@ class Inbox:
         """Keep a frame until those before it come; without room, the nearest ones."""
         if not self._has_room:
             farthest = max(self.parked, default=0)
+            dropped = Place(self.chan_epoch, max(farthest, envelope.seq))
+            self._dropped = max(self._dropped, dropped)
             if envelope.seq > farthest:
                 return
             del self.parked[farthest], self._parked_us[farthest]
@@ -327,6 +333,7 @@ class Inbox:
         self._parked_us.clear()
         self.newer.clear()
         self.poison.clear()
+        self._dropped = NOWHERE
 
     def go_to(self, base: Place, life: Life) -> None:
         """Set the cursor to a frame, for what there was is lost."""

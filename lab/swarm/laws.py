@@ -16,6 +16,7 @@ from messaging.endpoint import Endpoint
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InvariantViolated
 from messaging.fingerprint import fingerprint
+from messaging.link_control import ResyncAsked
 from messaging.messages import CloseReason, CreditUsed, Family, ReservationClosed
 from messaging.units import HUB, Height, Micros, Usd6
 from spokes.node import Spoke
@@ -114,8 +115,11 @@ def _applied(process: Process, parcel: Parcel) -> Envelope | None:
     if process.durable.is_repeat(parcel.route, frame):
         return None  # never shown to the endpoint a second time
     inbox = process.durable.endpoint.inboxes.get((frame.sender, frame.family))
-    fresh = inbox is not None and not inbox.has(frame)
-    return None if fresh else frame  # fresh: there was no room for it when it came
+    if inbox is None:
+        return frame
+    if type(frame.message) is ResyncAsked and frame.node_epoch > inbox.life.node_epoch:
+        return None  # not answered yet: people have to readmit it first (P24)
+    return frame if inbox.has(frame) else None  # else there was no room for it when it came
 
 
 def _use(hub: Hub, known: Reservation, *, final: bool, now_us: Micros) -> Envelope:

@@ -148,6 +148,26 @@ def test_a_copy_that_has_forgotten_what_it_acknowledged_stops() -> None:
     assert "state_lost" in old.lives.stopped
 
 
+def test_a_copy_that_has_forgotten_what_there_was_no_room_for_stops() -> None:
+    """It has arrived: another frame under its number would be taken for a lie."""
+    room = Room()
+    hub, inbox = room.ends[HUB], room.ends[EAST].inboxes[HUB, FAMILY]
+    inbox.parked_max = 1
+    room.say(hub, EAST, 1)  # lost, so what comes behind it has to wait
+    for frame in room.say(hub, EAST, 2):
+        room.give(room.ends[EAST], frame)
+    old = room.copy(HUB)
+    for frame in room.say(hub, EAST, 3):
+        room.give(room.ends[EAST], frame)
+    assert list(inbox.parked) == [2]
+    room.ends[HUB] = old
+    room.settle(room.give(old, life(1)))
+    assert "state_lost" in old.lives.stopped
+    room.ends[HUB] = hub
+    room.settle(room.say(hub, EAST, 4))
+    assert room.heard(EAST) == [say(1), say(2), say(3), say(4)]
+
+
 def test_what_an_earlier_life_said_and_nobody_knows_of_is_fenced() -> None:
     room = Room()
     hub, old = room.ends[HUB], room.copy(HUB)
