@@ -310,7 +310,7 @@ class MortalDriver:
         before.endpoint.observers.clear()
         if death.loss is Loss.BACKUP:
             lost = process.backup
-        if death.loss is Loss.AMNESIA and process.outlived and self._is_alone(process):
+        if death.loss is Loss.AMNESIA and process.has_chain and self._is_alone(process):
             self.counts["amnesia"] += 1
             process.rebuild(self.fate.local_us(process.name, self.now_us))
             lost, death = process.store, death._replace(rewound=0)

@@ -141,10 +141,18 @@ class Process:
 
     def go_back_to(self, store: MemoryStore) -> None:
         """Find an older store, and in front of it what the broker has kept since."""
-        self.store, self.restored = store, True
+        self.store, self.restored, self.rebuilt = store, True, False
         self.arrived.extendleft(reversed(self.kept))
         self.kept.clear()
         self.history.clear()
+
+    @property
+    def has_chain(self) -> bool:
+        """Tell whether there is a chain, and the store says what is on it.
+
+        A chain does not go back with a store that is put back, and others may have heard of it.
+        """
+        return self.outlived is not None and (self.rebuilt or not self.restored)
 
     def rebuild(self, now_us: Micros) -> None:
         """Lose the store; begin a new one with what of the last commit has outlived it (P61)."""
