@@ -49,7 +49,10 @@ def delivered_again(process: Process, draws: Draws, now_us: Micros) -> int:
 
 
 def either_order(process: Process, draws: Draws, now_us: Micros) -> int:
-    """Tell two copies of the hub of a use and a close, in either order; return 1 if there are any.
+    """Tell two copies of the hub of a use and a close, in either order; return 1 if they compare.
+
+    Not where one of the two makes a block final with which the spoke's earlier word frees the
+    other: no use may follow such a word (P51), and a close that does finds another end noted.
 
     Raises:
         InvariantViolated: INV9, the state depends on the order.
@@ -66,18 +69,20 @@ def either_order(process: Process, draws: Draws, now_us: Micros) -> int:
     first = draws.whole(0, len(open_now) - 1)
     second = (first + draws.whole(1, len(open_now) - 1)) % len(open_now)
     final = draws.chance(0.5)
-    frames = [
-        _use(hub, open_now[first], final=final, now_us=now_us),
-        _close(hub, open_now[second], final=final, now_us=now_us),
-    ]
+    one, other = open_now[first], open_now[second]
+    use = _use(hub, one, final=final, now_us=now_us)
+    close = _close(hub, other, final=final, now_us=now_us)
+    at_us = max(now_us, process.durable.at_us)
     found = set()
-    for order in (frames, frames[::-1]):
+    for earlier, later, behind in ((use, close, other), (close, use, one)):
         endpoint = _copy(process.durable.endpoint)
-        for frame in order:
-            endpoint.node.handle(max(now_us, process.durable.at_us), frame)
+        endpoint.node.handle(at_us, earlier)
+        if one.spoke == other.spoke and not _still_open(endpoint, behind):
+            return 0
+        endpoint.node.handle(at_us, later)
         found.add(state_hash(endpoint))
     if len(found) > 1:
-        rids = f"{open_now[first].rid.hex()} and close of {open_now[second].rid.hex()}"
+        rids = f"{one.rid.hex()} and close of {other.rid.hex()}"
         raise InvariantViolated("INV9", f"use of {rids}: the state depends on their order")
     return 1
 
@@ -120,6 +125,11 @@ def _applied(process: Process, parcel: Parcel) -> Envelope | None:
     if type(frame.message) is ResyncAsked and frame.node_epoch > inbox.life.node_epoch:
         return None  # not answered yet: people have to readmit it first (P24)
     return frame if inbox.has(frame) else None  # else there was no room for it when it came
+
+
+def _still_open(endpoint: Endpoint, known: Reservation) -> bool:
+    assert isinstance(endpoint.node, Hub)
+    return endpoint.node.state.reservations[known.rid].open
 
 
 def _use(hub: Hub, known: Reservation, *, final: bool, now_us: Micros) -> Envelope:
