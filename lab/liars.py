@@ -169,7 +169,7 @@ class FalseRows(OpenRows):
             case 2:
                 return
             case 3:
-                used_usd6 = Usd6(row.amount_usd6 if row.rid[1] % 8 == 0 else 0)  # one in 8 is bold
+                used_usd6 = Usd6(row.amount_usd6 if row.rid[1] % 3 == 2 else 0)  # 1 in 3 is bold
                 invented = msgspec.structs.replace(row, rid=_invented(row.rid), used_usd6=used_usd6)
                 super().put(invented)
         super().put(row)
