@@ -3,6 +3,8 @@
 import os
 import re
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -14,10 +16,12 @@ from lab.progress import counted
 from lab.swarm import campaign
 from lab.swarm.campaign import Summary
 from lab.swarm.options import FAULTS, Options, draw
+from lab.swarm.tale import Tale
 from lab.swarm.trial import EVENTS_MAX, Trial, Verdict
 from messaging.errors import InputRefused
 
 VIOLATED = 4
+TALES = Path("runs/swarm")  # logs of seeds in which something was found
 _RANGE = re.compile(r"(\d{1,15})(?:\.\.(\d{1,15}))?")
 
 # \b keeps the lines as they are.
@@ -68,7 +72,7 @@ def swarm_command(
     Each seed draws a world and which faults befall it: networks that lose, repeat, forge and cut,
     processes that die at every point of a commit, clocks that jump, wrong prints. Then all heals
     and everything must come to rest. Exit code 4: something did not hold, or was never reached;
-    the last line reproduces it.
+    the last lines reproduce it and say where the log of that seed is.
     """
     first, last = _range(seeds)
     if first == last:
@@ -134,6 +138,10 @@ def _tell_finding(verdict: Verdict, drawn: Options) -> None:
     _say(f"{found.text} ({where}, {found.at_us / 1e6:,.6f} s)")
     words = f"--seeds {verdict.seed} --options '{msgspec.json.encode(drawn).decode()}'"
     _say(f"reproduce: omnimargin swarm {words}")
+    path = TALES / f"seed-{verdict.seed}.jsonl"
+    with closing(Tale(path)) as tale:
+        Trial(drawn, tale=tale).run()
+    _say(f"log: {path}")
 
 
 def _show(summary: Summary) -> None:

@@ -22,6 +22,7 @@ from lab.swarm.people import People
 from lab.swarm.published import Published
 from lab.swarm.rarities import Greedy, Impatient, narrow
 from lab.swarm.reached import Reached, spoken
+from lab.swarm.tale import Tale
 from lab.swarm.wire import Wire
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver
@@ -93,10 +94,19 @@ class Trial:
     """
 
     def __init__(
-        self, options: Options, *, checks: bool = True, seals: Seals | None = None
+        self,
+        options: Options,
+        *,
+        checks: bool = True,
+        seals: Seals | None = None,
+        tale: Tale | None = None,
     ) -> None:
-        """Without `seals`, those that are drawn; without `checks` it only shows its speed."""
+        """Without `seals`, those that are drawn; without `checks` it only shows its speed.
+
+        All that happens is written to `tale`.
+        """
         self.options = options
+        self._tale = tale
         scenario = scenario_of(options)
         self._until_us = Micros(int(scenario.duration_h * 3_600 * SECOND_US))
         self._safety_us = Micros(int(options.safety_s * SECOND_US))
@@ -169,7 +179,9 @@ class Trial:
         return signer
 
     def _born(self, endpoint: Endpoint, restored: bool) -> None:
-        """Watch a new endpoint: the checks first, then what is counted."""
+        """Watch a new endpoint: the log first, then the checks, then what is counted."""
+        if self._tale is not None:
+            endpoint.observers.append(partial(self._tell, self._tale, endpoint.name))
         if endpoint.lives.lost:
             self._approve(
                 endpoint, int(max(0.0, self._approvals.uniform(-1.0, 2.0)) * self._patience_us)
@@ -183,6 +195,11 @@ class Trial:
         if self._people is not None:
             self._people.watch(endpoint)
         endpoint.observers.append(partial(self._note, endpoint.name))
+
+    def _tell(
+        self, tale: Tale, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]
+    ) -> None:
+        tale.tell(self.driver.now_us, name, now_us, event, effects)
 
     def _put(self, parcels: Iterable[Parcel]) -> None:
         self.driver.put(parcels)

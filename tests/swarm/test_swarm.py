@@ -10,8 +10,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from lab import plants
+from lab.cli import app
 from lab.swarm import campaign
 from lab.swarm.draws import Draws
 from lab.swarm.options import FAULTS, KEYS, Options, draw
@@ -21,6 +23,7 @@ from messaging import durable
 from messaging.drivers.process import Point
 from messaging.identity import read_entry
 from messaging.node import TimerFired
+from messaging.units import HUB
 
 ROOT = Path(__file__).parents[2]
 MINUTES = 1.5
@@ -125,6 +128,23 @@ def test_a_finding_is_reproduced_and_shrinks() -> None:
     assert found.text.startswith("INV2")
     assert not smaller.faults
     assert (smaller.spokes, smaller.accounts, smaller.assets, smaller.batch) == (1, 1, 1, 1)
+
+
+def test_a_finding_leaves_a_log_that_ends_with_its_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with plants.planted("free_grant"):
+        ended = CliRunner().invoke(app, ["swarm", "--seeds", "1"])
+    assert ended.exit_code == 4
+    finding, again, log = ended.stderr.splitlines()[-3:]
+    assert again.startswith("omnimargin: reproduce: omnimargin swarm --seeds 1 ")
+    lines = Path(log.removeprefix("omnimargin: log: ")).read_text().splitlines()
+    last = json.loads(lines[-1])
+    assert last["node"] == HUB
+    assert last["event"]["message"]["is"] == "ReservationRequested"
+    assert [effect["message"]["is"] for effect in last["effects"]] == ["ReservationGranted"]
+    assert f"{last['at_s']:,.6f} s)" in finding
 
 
 def test_a_timer_that_is_not_in_the_journal_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
