@@ -136,19 +136,7 @@ class Trial:
             if operated
             else None
         )
-        self._processes += [
-            Process(
-                maker(options, scenario, name),
-                signers[name],
-                verifier,
-                batch=options.batch,
-                snapshot_events=options.snapshot_events,
-                read=read_frame if self._people is None else self._people.read,
-                new_key=partial(self._new_key, name, seals),
-                outlives=None if name == HUB else chain_of,
-            )
-            for name in (*names, HUB)
-        ]
+        self._processes += [self._process(name, scenario, seals) for name in (*names, HUB)]
         nodes = [one.durable.endpoint.node for one in self._processes]
         hub = nodes[-1]
         assert isinstance(hub, Hub)
@@ -171,6 +159,18 @@ class Trial:
             self._published or self._wire,
             self._fates,
             self._born,
+        )
+
+    def _process(self, name: NodeId, scenario: Scenario, seals: Seals) -> Process:
+        return Process(
+            maker(self.options, scenario, name),
+            self._signers[name],
+            self._verifier,
+            batch=self.options.batch,
+            snapshot_events=self.options.snapshot_events,
+            read=read_frame if self._people is None else self._people.read,
+            new_key=partial(self._new_key, name, seals),
+            outlives=None if name == HUB else chain_of,
         )
 
     def _new_key(self, name: NodeId, seals: Seals, number: int) -> Signer:
