@@ -10,10 +10,9 @@ from hub.oracle import OraclePolicy
 from hub.planning import CloseOut
 from hub.state import HubPolicy
 from hub.zone import ZonePolicy
-from lab import reading
 from lab.amounts import hours, micros, usd6
 from lab.chains import chain_of
-from lab.scenario import AssetTable, RiskTable, Scenario, SpokeTable
+from lab.scenario import AssetTable, RiskTable, Scenario, SpokeTable, assets_of
 from lab.ways import QUANTILE, SLACK_US, Lane, channel_policy
 from markets.feed import FeedFault, FeedPolicy
 from markets.impact import ImpactPolicy, mean_share
@@ -253,7 +252,7 @@ def feed_policies(scenario: Scenario) -> tuple[FeedPolicy, ...]:
             tells_depth=tells_depth,
         )
         for feed in range(oracle.feeds)
-        for asset in reading.assets(scenario)
+        for asset in assets_of(scenario)
     )
 
 
@@ -278,13 +277,13 @@ def trader_policy(scenario: Scenario) -> TraderPolicy:
 def named_intents(scenario: Scenario) -> list[Intent]:
     """Return the orders of named accounts, who are numbered behind all others."""
     spokes = [spoke.name for spoke in scenario.spokes]
-    assets = [asset.name for asset in scenario.assets]
+    names = assets_of(scenario)
     return [
         Intent(
             at_us=hours(order.at_h),
             account=number,
             spoke=spokes.index(order.spoke),
-            asset=assets.index(order.asset),
+            asset=names.index(order.asset),
             notional_usd6=round(order.notional_usd * USD),
             close_ppm=order.close_ppm,
         )

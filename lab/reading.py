@@ -18,11 +18,11 @@ import msgspec
 
 from hub.margin.buffer import BufferChoice
 from lab import sense
-from lab.scenario import Scenario
+from lab.scenario import Scenario, assets_of
 from markets import prices
 from markets.candle_path import CandleSource
 from messaging.errors import InputRefused, nearest
-from messaging.units import HOUR_US, Asset, Micros
+from messaging.units import HOUR_US, Micros
 
 T = TypeVar("T")
 
@@ -148,24 +148,19 @@ def duration_us(scenario: Scenario) -> Micros:
     return Micros(round(scenario.duration_h * HOUR_US))
 
 
-def assets(scenario: Scenario) -> tuple[Asset, ...]:
-    """Return the assets in the scenario's order."""
-    return tuple(Asset(table.name) for table in scenario.assets)
-
-
 def _with_prices(scenario: Scenario, directory: Path) -> Scenario:
     source = scenario.prices
     if isinstance(source, CandleSource) and not source.candles:
-        unknown = sorted(set(source.files) - set(assets(scenario)))
+        unknown = sorted(set(source.files) - set(assets_of(scenario)))
         if unknown:
-            names = ", ".join(assets(scenario))
+            names = ", ".join(assets_of(scenario))
             raise InputRefused(
                 "prices.files", expected=f"assets of the scenario ({names})", found=unknown[0]
             )
         if scenario.starts_at_utc is not None and source.start_ms is None:
             source = msgspec.structs.replace(source, start_ms=start_ms(scenario.starts_at_utc))
     resolved = prices.resolve(
-        source, assets(scenario), directory=directory, duration_us=duration_us(scenario)
+        source, assets_of(scenario), directory=directory, duration_us=duration_us(scenario)
     )
     return msgspec.structs.replace(scenario, prices=resolved)
 

@@ -16,6 +16,7 @@ from hub.margin.volatility.estimate import VolatilityPolicy
 from markets.feed import FaultKind
 from markets.prices import PriceSource
 from messaging.latency import Constant, Latency
+from messaging.units import Asset
 from spokes.chain import Trust
 
 Positive: TypeAlias = Annotated[float, Meta(ge=0.001, le=1e9)]
@@ -253,3 +254,8 @@ class Scenario(Table, frozen=True):
     oracle: OracleTable = OracleTable()
     links: LinkTable = LinkTable()
     traders: TraderTable = TraderTable()
+
+
+def assets_of(scenario: Scenario) -> tuple[Asset, ...]:
+    """Return the assets in the scenario's order."""
+    return tuple(Asset(table.name) for table in scenario.assets)

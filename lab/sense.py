@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lab.chains import depth_max
-from lab.scenario import RiskTable, Scenario, SpokeTable
+from lab.scenario import RiskTable, Scenario, SpokeTable, assets_of
 from messaging.errors import InputRefused
 from messaging.units import HUB, MARKET, MONITOR, OPERATOR, OPERATORS, ORACLE, RELAY, TRADERS
 
@@ -85,7 +85,7 @@ def _check_sense(scenario: Scenario) -> None:
 
 def _check_feeds(scenario: Scenario) -> None:
     """Refuse two feeds, for which of them were wrong, and faults of what is not there."""
-    oracle, names = scenario.oracle, [asset.name for asset in scenario.assets]
+    oracle, names = scenario.oracle, assets_of(scenario)
     if oracle.feeds == 2:
         raise InputRefused("oracle.feeds", expected="1, or 3 and more", found=2)
     if isinstance(oracle.error_ppm, tuple) and len(oracle.error_ppm) != oracle.feeds:
@@ -113,7 +113,7 @@ def _check_named(scenario: Scenario) -> None:
             at = f"traders.named[{index}].orders[{number}]"
             for key, name, known in (
                 ("spoke", order.spoke, [spoke.name for spoke in scenario.spokes]),
-                ("asset", order.asset, [asset.name for asset in scenario.assets]),
+                ("asset", order.asset, assets_of(scenario)),
             ):
                 if name not in known:
                     expected = f"one of {', '.join(known)}"

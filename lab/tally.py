@@ -6,7 +6,11 @@ from spokes.reservation import Credit
 
 
 class Tally:
-    """Attributes: made: how many checks have been made."""
+    """Counts checks, and stops at the first that does not hold.
+
+    Attributes:
+        made: how many checks have been made.
+    """
 
     def __init__(self) -> None:
         self.made = 0

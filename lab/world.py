@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from hub.node import Hub
 from lab import policies, reading, ways
 from lab.amounts import micros, usd6
-from lab.scenario import Scenario
+from lab.scenario import Scenario, assets_of
 from lab.ways import Lane
 from markets import prices, traders
 from markets.feed import Feed, FeedPolicy
@@ -129,7 +129,7 @@ def path_of(scenario: Scenario) -> PricePath:
     """
     return prices.path(
         scenario.prices,
-        reading.assets(scenario),
+        assets_of(scenario),
         duration_us=reading.duration_us(scenario),
         tick_us=micros(scenario.tick_s),
         seed=scenario.seed,
@@ -173,7 +173,7 @@ def spoke_of(
 
 def outside_of(scenario: Scenario, path: PricePath, feed: FeedMaker = Feed) -> tuple[Endpoint, ...]:
     """Return the world outside: market, oracle, traders, whom nobody tells anything."""
-    names, assets = names_of(scenario), reading.assets(scenario)
+    names, assets = names_of(scenario), assets_of(scenario)
     intents = traders.plan(
         policies.trader_policy(scenario),
         scenario.seed,

@@ -234,8 +234,7 @@ class Inbox:
         """Keep a frame until those before it come; without room, the nearest ones."""
         if not self._has_room:
             farthest = max(self.parked, default=0)
-            dropped = Place(self.chan_epoch, max(farthest, envelope.seq))
-            self._dropped = max(self._dropped, dropped)
+            self._dropped = max(self._dropped, Place(self.chan_epoch, max(farthest, envelope.seq)))
             if envelope.seq > farthest:
                 return
             del self.parked[farthest], self._parked_us[farthest]

@@ -111,6 +111,20 @@ def topic(record: Record) -> str:
     return f"{'timer' if isinstance(event, TimerFired) else 'event'}.{record.node}"
 
 
+def new_file(path: Path) -> BinaryIO:
+    """Return a file to write, its folder made; one that is there ends.
+
+    Raises:
+        InputRefused: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputRefused(str(path), expected="a file to write", found=reason) from None
+
+
 class LogWriter:
     """Writes a log; use it as a context manager, and call `finish` when the run is over."""
 
@@ -120,12 +134,7 @@ class LogWriter:
         Raises:
             InputRefused: the file cannot be written.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("wb")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputRefused(str(path), expected="a file to write", found=reason) from None
+        self._file = new_file(path)
         self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, enable_data_crcs=True)
         self._writer.start(profile=PROFILE)
         for name, data in attachments.items():

@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +15,12 @@ from lab.progress import counted
 from lab.swarm import campaign
 from lab.swarm.campaign import Summary
 from lab.swarm.options import FAULTS, Options, draw
-from lab.swarm.tale import Tale
 from lab.swarm.trial import EVENTS_MAX, Trial, Verdict
 from messaging.errors import InputRefused
+from messaging.log import new_file
 
 VIOLATED = 4
-TALES = Path("runs/swarm")  # logs of seeds in which something was found
+LOGS = Path("runs/swarm")  # logs of seeds in which something was found
 _RANGE = re.compile(r"(\d{1,15})(?:\.\.(\d{1,15}))?")
 
 # \b keeps the lines as they are.
@@ -138,9 +137,9 @@ def _tell_finding(verdict: Verdict, drawn: Options) -> None:
     _say(f"{found.text} ({where}, {found.at_us / 1e6:,.6f} s)")
     words = f"--seeds {verdict.seed} --options '{msgspec.json.encode(drawn).decode()}'"
     _say(f"reproduce: omnimargin swarm {words}")
-    path = TALES / f"seed-{verdict.seed}.jsonl"
-    with closing(Tale(path)) as tale:
-        Trial(drawn, tale=tale).run()
+    path = LOGS / f"seed-{verdict.seed}.jsonl"
+    with new_file(path) as log:
+        Trial(drawn, log=log).run()
     _say(f"log: {path}")
 
 

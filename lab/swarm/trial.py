@@ -4,6 +4,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import BinaryIO
 
 import msgspec
 
@@ -16,13 +17,13 @@ from lab.swarm import laws, lies, rest
 from lab.swarm.draws import Draws
 from lab.swarm.fates import Fates
 from lab.swarm.keyed import Seals, impostor_of, signer_of, verifier_of
+from lab.swarm.log import line
 from lab.swarm.options import Options, drain_s, scenario_of
 from lab.swarm.orders import Orders
 from lab.swarm.people import People
 from lab.swarm.published import Published
 from lab.swarm.rarities import Greedy, Impatient, narrow
 from lab.swarm.reached import Reached, spoken
-from lab.swarm.tale import Tale
 from lab.swarm.wire import Wire
 from messaging.codec import encode_frame
 from messaging.drivers.mortal import MortalDriver
@@ -99,14 +100,14 @@ class Trial:
         *,
         checks: bool = True,
         seals: Seals | None = None,
-        tale: Tale | None = None,
+        log: BinaryIO | None = None,
     ) -> None:
         """Without `seals`, those that are drawn; without `checks` it only shows its speed.
 
-        All that happens is written to `tale`.
+        All that happens is written to `log`, but for the events of a commit that never was.
         """
         self.options = options
-        self._tale = tale
+        self._log = log
         scenario = scenario_of(options)
         self._until_us = Micros(int(scenario.duration_h * 3_600 * SECOND_US))
         self._safety_us = Micros(int(options.safety_s * SECOND_US))
@@ -180,8 +181,8 @@ class Trial:
 
     def _born(self, endpoint: Endpoint, restored: bool) -> None:
         """Watch a new endpoint: the log first, then the checks, then what is counted."""
-        if self._tale is not None:
-            endpoint.observers.append(partial(self._tell, self._tale, endpoint.name))
+        if self._log is not None:
+            endpoint.observers.append(partial(self._write, self._log, endpoint.name))
         if endpoint.lives.lost:
             self._approve(
                 endpoint, int(max(0.0, self._approvals.uniform(-1.0, 2.0)) * self._patience_us)
@@ -196,10 +197,10 @@ class Trial:
             self._people.watch(endpoint)
         endpoint.observers.append(partial(self._note, endpoint.name))
 
-    def _tell(
-        self, tale: Tale, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]
+    def _write(
+        self, log: BinaryIO, name: NodeId, now_us: Micros, event: Event, effects: Sequence[Effect]
     ) -> None:
-        tale.tell(self.driver.now_us, name, now_us, event, effects)
+        log.write(line(self.driver.now_us, name, now_us, event, effects))
 
     def _put(self, parcels: Iterable[Parcel]) -> None:
         self.driver.put(parcels)

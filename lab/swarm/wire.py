@@ -62,7 +62,7 @@ class Wire:
         # Of a node that is put back behind its new key, the old one is as good as ever.
         put_back = any(name in options.faults for name in ("backup", "lost_commit", "twin"))
         self._leaks = 0.0 if put_back else self._strength("leaked")
-        # Nor where people may pass over the change of keys itself: a `skip` behind which he is.
+        # Behind a change of keys that people have passed over, whoever has the old one is the node.
         self._early = "operator" not in options.faults
         self._bounded = "capacity" in options.faults
         self._way_us = options.way_s * SECOND_US

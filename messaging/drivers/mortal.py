@@ -337,8 +337,7 @@ class MortalDriver:
             again = list(process.history)[-death.rewound :]
             self.counts["rewound"] += len(again)
             process.arrived.extendleft(reversed(again))
-        agreed = not process.restored and self._is_alone(process)
-        self._born(process.durable.endpoint, not agreed)
+        self._born(process.durable.endpoint, process.restored or not self._is_alone(process))
         self._push(Micros(self.now_us + death.down_us), BIRTH, index, process.birth)
 
     def _is_alone(self, process: Process) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from lab.monitor.tables import CHANGELOGS
+from lab.scenario import assets_of
 from lab.stack.broker import Broker
 from lab.stack.plan import KEYS, State, Status, read_status, write_plan
 from lab.stack.prepare import free_port
@@ -228,7 +229,7 @@ def test_a_live_stack_is_not_accused_and_its_figures_are_served(busy: Watcher) -
     busy.wait(lambda: set(busy.figures()["delays"]) >= ways, "delays of every channel")
     # The lanes take 20 seconds of the scenario, and more for what was sent again.
     assert all(one["p50_s"] >= 20 for way, one in busy.figures()["delays"].items() if way in ways)
-    assert set(found["price_age_s"]) == {asset.name for asset in stack.scenario.assets}
+    assert set(found["price_age_s"]) == set(assets_of(stack.scenario))
     metrics = busy.get("/metrics").decode()
     assert 'omnimargin_reserved_usd{spoke="base"}' in metrics
     assert 'omnimargin_delay_seconds{quantile="0.99",way="from-base.margin-state"}' in metrics
