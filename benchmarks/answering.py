@@ -1,29 +1,40 @@
 """How long the hub takes to answer at a steady load, against a bare echo of the same records.
 
 Frames to the hub go onto its topics when they are due, the clock so fast that about `rate` come in
-a second. An answer counts from just before its request is sent to when it is read back from the
-broker, in both cases: once with the hub, once with a loop that only copies requests.
+a second. An answer counts from just before the record is sent that lets it be given to when it is
+read back from the broker: once with the hub, once with a loop that only copies requests.
 """
 
 import asyncio
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from benchmarks.throughput import BARE, Load, hub_node, load_of, make_topics
+from benchmarks.throughput import (
+    ANSWER,
+    BARE,
+    REQUEST,
+    Kinds,
+    Load,
+    hub_node,
+    load_of,
+    make_topics,
+    rids,
+)
 from lab import world
 from lab.scenario import Scenario
+from lab.stack.process import collect_rarely
 from messaging.codec import decode_frame
 from messaging.drivers import client
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
 from messaging.identity import Sealed
 from messaging.key_files import write_keys
-from messaging.messages import ReservationGranted, ReservationRejected, ReservationRequested
 from messaging.store import Store
 from messaging.units import HUB, ORACLE
 
@@ -42,6 +53,14 @@ class Latency(msgspec.Struct, frozen=True):
     messages_per_s: int
 
 
+class _Wait(NamedTuple):
+    """What is waited for: on which topics, which messages, and which ids each record lets come."""
+
+    topics: list[str]
+    kinds: Kinds
+    lets: list[tuple[bytes, ...]]
+
+
 def measure(
     scenario: Scenario, folder: Path, connection: Connection, *, rate: int, seconds: float
 ) -> tuple[Latency, Latency]:
@@ -57,8 +76,12 @@ def measure(
         child = get_context("spawn").Process(target=target, args=arguments)
         child.start()
         names = world.names_of(scenario)
-        answers = [BARE] if target is _echo else [f"to-{name}.reservation" for name in names]
-        found.append(uvloop.run(_ask(load, connection, clock, answers, seconds)))
+        if target is _echo:
+            wait = _Wait([BARE], REQUEST, [one.asks for one in load])
+        else:
+            topics = [f"to-{name}.reservation" for name in names]
+            wait = _Wait(topics, ANSWER, [one.lets for one in load])
+        found.append(uvloop.run(_ask(load, connection, clock, wait, seconds)))
         child.join()
     return found[0], found[1]
 
@@ -69,6 +92,7 @@ def _hub(
     async def run() -> None:
         with Store(folder / "answering.db", {"role": HUB}) as store:
             node = hub_node(scenario, folder, store, connection, clock, settle_us=None)
+            collect_rarely()
             await node.run(_stop_after(clock, seconds), lambda: None)
 
     uvloop.run(run())
@@ -109,7 +133,7 @@ async def _at_the_end(consumer: AIOKafkaConsumer, topics: list[str]) -> None:
 
 
 async def _ask(
-    load: Load, connection: Connection, clock: Clock, answers: list[str], seconds: float
+    load: Load, connection: Connection, clock: Clock, wait: _Wait, seconds: float
 ) -> Latency:
     """Send what is due, read answers, and match them by id."""
     asked: dict[bytes, float] = {}
@@ -118,30 +142,27 @@ async def _ask(
     consumer, producer = client.consumer(connection), client.producer(connection)
     await consumer.start()
     await producer.start()
-    await _at_the_end(consumer, answers)
+    await _at_the_end(consumer, wait.topics)
 
     async def read() -> None:
         while True:
             fetched = await consumer.getmany(timeout_ms=20)
             now_s = time.perf_counter()
             for record in (record for records in fetched.values() for record in records):
-                message = decode_frame(_sealed.decode(record.value).frame).message
-                if isinstance(
-                    message, ReservationRequested | ReservationGranted | ReservationRejected
-                ):
-                    began_s = asked.pop(message.rid, None)
+                frame = decode_frame(_sealed.decode(record.value).frame)
+                for rid in rids((frame,), wait.kinds):
+                    began_s = asked.pop(rid, None)
                     if began_s is not None:
                         took_ms.append((now_s - began_s) * 1e3)
 
     reading = asyncio.create_task(read())
-    for one in load:
+    for one, lets in zip(load, wait.lets, strict=True):
         wait_s = clock.seconds_until(one.at_us)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         if -clock.seconds_until(0) > seconds:
             break
-        if one.rid is not None:
-            asked[one.rid] = time.perf_counter()
+        asked |= dict.fromkeys(lets, time.perf_counter())
         await producer.send(one.topic, one.data, partition=0, headers=list(one.headers))
         sent += 1
     await asyncio.sleep(AFTER_S / 2)

@@ -12,7 +12,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -38,7 +38,7 @@ from messaging.envelope import Envelope
 from messaging.headers import AT, ORDER
 from messaging.identity import NO_DIGEST, domain_of
 from messaging.key_files import read_signer, read_verifier, write_keys
-from messaging.messages import ReservationRequested
+from messaging.messages import ReservationGranted, ReservationRejected, ReservationRequested
 from messaging.node import Event
 from messaging.store import Headers, Store
 from messaging.topics import routes, topic_of
@@ -47,15 +47,28 @@ from messaging.units import HUB, MONITOR, ORACLE, Micros
 DOMAIN = domain_of("benchmark", "throughput", HUB)
 BARE = "bare"
 
+Kinds: TypeAlias = tuple[
+    type[ReservationRequested] | type[ReservationGranted] | type[ReservationRejected], ...
+]
+REQUEST: Kinds = (ReservationRequested,)
+ANSWER: Kinds = (ReservationGranted, ReservationRejected)
+
 
 class Sent(NamedTuple):
-    """One record for the hub; `rid` of a request, else None."""
+    """One record for the hub.
+
+    Attributes:
+        asks: ids of the reservations that it asks for.
+        lets: ids of those that the hub answers as soon as it has the record: what came out of
+            order is answered with the frame that was missing.
+    """
 
     at_us: Micros
     topic: str
     data: bytes
     headers: Headers
-    rid: bytes | None
+    asks: tuple[bytes, ...]
+    lets: tuple[bytes, ...]
 
 
 Load: TypeAlias = Sequence[Sent]
@@ -103,10 +116,19 @@ def load_of(scenario: Scenario, keys: Path) -> tuple[list[Sent], list[tuple[Micr
         if type(record.event) is Envelope:
             frame = record.event
             headers = ((AT, b"%d" % record.at_us), (ORDER, b"%d.1.0" % frame.sent_us))
-            asked = frame.message if isinstance(frame.message, ReservationRequested) else None
-            topic, rid = f"delivered.{topic_of(frame)}", asked.rid if asked else None
-            load.append(Sent(record.at_us, topic, sealed[frame], headers, rid))
+            asks, lets = rids((frame,), REQUEST), rids(record.effects, ANSWER)
+            topic = f"delivered.{topic_of(frame)}"
+            load.append(Sent(record.at_us, topic, sealed[frame], headers, asks, lets))
     return load, events
+
+
+def rids(frames: Iterable[object], kinds: Kinds) -> tuple[bytes, ...]:
+    """Return what reservations messages of some kinds are about."""
+    return tuple(
+        frame.message.rid
+        for frame in frames
+        if isinstance(frame, Envelope) and isinstance(frame.message, kinds)
+    )
 
 
 async def make_topics(scenario: Scenario, connection: Connection) -> None:
