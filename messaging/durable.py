@@ -41,8 +41,6 @@ from messaging.store import Entry, Headers, Row, Snapshot, Storage
 from messaging.topics import Route, channel_topic, dead_letters, topic_of
 from messaging.units import Micros, NodeId
 
-SNAPSHOT_EVENTS = 25_000  # a second to fold, at most; pickling more often costs a tenth
-
 
 class _Memory(msgspec.Struct):
     """All that the fold makes."""
@@ -63,6 +61,7 @@ class Durable:
     Attributes:
         endpoint: as it is now.
         folded: how many events of the journal were handled again at the start.
+        snapshot_place: behind which event the newest snapshot is; 0 if there is none.
         read: returns the frame in a seal, or raises why it cannot be taken.
     """
 
@@ -73,7 +72,6 @@ class Durable:
         signer: Signer,
         *,
         later: Sequence[Signer] = (),
-        snapshot_events: int = SNAPSHOT_EVENTS,
         read: Reader = read_frame,
     ) -> None:
         """Fold the journal: afterwards the endpoint is where it was.
@@ -86,7 +84,6 @@ class Durable:
         self.read = read
         self._store = store
         self._signers = {FIRST_KEY: signer} | {one.public: one for one in later}
-        self._snapshot_events = snapshot_events
         self._due: list[tuple[Micros, int, str]] = []
         self._entries: list[Entry] = []
         self._rows: list[Row] = []
@@ -106,7 +103,7 @@ class Durable:
             assert all(type(effect) is SetTimer for effect in effects), "a start only sets timers"
             self._carry(effects, TIMER)
         self.endpoint = self._memory.endpoint
-        before = self._snapshot_place = self._memory.place
+        before = self.snapshot_place = self._memory.place
         for entry in store.entries(before):
             event, link = read_entry(entry.event)
             self._memory.place = entry.place
@@ -293,8 +290,6 @@ class Durable:
         entries, rows = self._entries, self._rows
         self._entries, self._rows = [], []
         self._store.commit(entries, cursors, rows, published)
-        if self._memory.place - self._snapshot_place >= self._snapshot_events:
-            self.snapshot("")  # hashing takes longer than a node may stand still
         return rows
 
     def snapshot(self, found: str) -> None:
@@ -303,18 +298,33 @@ class Durable:
         Raises:
             StoreFailed: it cannot be written.
         """
+        self.keep(Snapshot(self._memory.place, found, self.packed()))
+        self.forget()
+
+    def packed(self) -> bytes:
+        """Return the state as bytes, for a snapshot."""
         assert not self._entries, "a snapshot is of what is committed"
-        state = pack(self._memory, self._code)
-        self._store.keep(Snapshot(self._memory.place, found, state))
-        self._snapshot_place = self._memory.place
-        self._forget()
+        return pack(self._memory, self._code)
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Write a snapshot of the state as it is, or was since the last one.
+
+        Raises:
+            StoreFailed: it cannot be written.
+        """
+        self._store.keep(snapshot)
+        self.snapshot_place = snapshot.place
 
     def fingerprint(self) -> str:
         """Return a hash of all that the fold of the journal has made."""
         return fingerprint(self._memory)
 
-    def _forget(self) -> None:
-        """Drop what is published and acknowledged, on disk and in memory."""
+    def forget(self) -> None:
+        """Drop what is published and acknowledged, on disk and in memory.
+
+        Raises:
+            StoreFailed: it cannot be written.
+        """
         endpoint = self._memory.endpoint
         oldest = {
             channel_topic(endpoint.name, peer, family): next(iter(outbox.unacked), outbox.next_seq)

@@ -12,6 +12,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 
 from messaging.drivers import client
+from messaging.drivers.camera import Camera
 from messaging.drivers.client import Connection
 from messaging.drivers.clock import Clock
 from messaging.drivers.intake import Arrival, Intake, Stream
@@ -27,6 +28,7 @@ from messaging.units import Micros, NodeId
 
 NEVER_US = Micros(2**62)
 COMMIT_EVENTS = 500  # most events of one commit
+FORGET_EVENTS = 1_000  # how often what nobody needs any more is dropped
 BACKLOG_MAX = 5_000  # records to publish; beyond that the node waits for the broker
 IDLE_MS, BUSY_MS = 20, 2  # how long to wait for records; with 0 the client would never fetch
 
@@ -73,6 +75,8 @@ class KafkaNode:
         self._settle_us = settle_us
         self._publisher = Publisher(connection, store.published)
         self._publisher.put(durable.unpublished())
+        self._camera = Camera(durable)
+        self._forgot = durable.place
         self._nonce = nonce
         self._silence = ""
         self._said = durable.endpoint.orders.ended  # orders that are in the log
@@ -122,7 +126,8 @@ class KafkaNode:
             async with self._publisher:
                 if not await client.started(consumer, stop, tell):
                     return
-                await self._rounds(consumer, stop, tell)
+                with self._camera:
+                    await self._rounds(consumer, stop, tell)
                 self._durable.commit({}, self._publisher.published)
                 found = self._durable.fingerprint()
                 self._durable.snapshot(found)
@@ -148,6 +153,7 @@ class KafkaNode:
         self._commit(intake)
         while not stop.is_set() and not self.complete:
             await self._round(intake)
+            self._camera.tend()
             self._silence = "" if self.complete else intake.silence()
             tell()
             self._publisher.check()
@@ -175,6 +181,9 @@ class KafkaNode:
         if self._durable.endpoint.lives.stopped:
             raise StateLost(self._durable.endpoint.lives.stopped)
         self._publisher.put(rows)
+        if self._durable.place - self._forgot >= FORGET_EVENTS:
+            self._forgot = self._durable.place
+            self._durable.forget()
         self._say_orders()
 
     def _say_orders(self) -> None:

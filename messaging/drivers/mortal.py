@@ -191,7 +191,7 @@ class MortalDriver:
                 self.counts["a fenced process failed"] += 1  # it hears answers to its successor
                 process.up, process.ended = False, True
                 return
-            rows = process.durable.commit({}, process.published)
+            rows = process.commit()
             if self._stops(process):
                 return
             if death is not None and death.point is Point.AFTER_COMMIT:

@@ -16,6 +16,7 @@ from messaging.memory import MemoryStore
 from messaging.node import Node, Rebuilt
 from messaging.poison import Reader, read_frame
 from messaging.rebuilding import spoke_epoch_of
+from messaging.store import Row
 from messaging.topics import Route
 from messaging.units import Micros
 
@@ -201,6 +202,14 @@ class Process:
         assert self._new_key is not None
         self._later.append(self._new_key(len(self._later) + 2))
 
+    def commit(self) -> list[Row]:
+        """Commit what has been handled, and keep a snapshot if it is time; return the records."""
+        durable = self.durable
+        rows = durable.commit({}, self.published)
+        if durable.place - durable.snapshot_place >= self._snapshot_events:
+            durable.snapshot("")
+        return rows
+
     def fold(self) -> Durable:
         """Return the node as a new process finds it."""
         durable = Durable(
@@ -208,7 +217,6 @@ class Process:
             self.store,
             self._signer,
             later=self._later,
-            snapshot_events=self._snapshot_events,
             read=self._read,
         )
         self.verifier = self._configured.knowing(durable.later_keys())

@@ -133,7 +133,6 @@ class Life:
             endpoint_of(small(), self.name),
             self.store,
             SIGNERS[self.name],
-            snapshot_events=self.snapshot_events,
         )
 
     def live(self, count: int) -> None:
@@ -154,6 +153,8 @@ class Life:
         """Commit with the cursor of the last event; mark so many more rows as published."""
         self.marked = min(self.marked + mark, len(self.given))
         rows = self.durable.commit({TOPIC: self.durable.place}, self.marked)
+        if self.durable.place - self.durable.snapshot_place >= self.snapshot_events:
+            self.durable.snapshot("")
         self.given += rows
         return rows
 
@@ -439,7 +440,7 @@ def test_a_snapshot_that_is_sound_saves_the_fold_and_its_state_is_all_there(
         assert life.durable.fingerprint() == expected
 
 
-def test_snapshots_come_by_themselves_and_drop_what_is_published_and_acknowledged(
+def test_snapshots_drop_what_is_published_and_acknowledged(
     tmp_path: Path,
 ) -> None:
     places = []
