@@ -82,6 +82,13 @@ class Sealed(
         return Link(self.before, self.digest())
 
 
+class Opened(NamedTuple):
+    """A sealed frame that is authentic, and what ties it into its stream."""
+
+    sealed: Sealed
+    link: Link
+
+
 def digest_of(domain: bytes, key: bytes, before: bytes, frame: bytes) -> bytes:
     """Return D = SHA-256(domain, key, before, SHA-256(frame)) (P12)."""
     return sha256(domain + key + before + sha256(frame).digest()).digest()
@@ -214,69 +221,62 @@ class Verifier:
         Raises:
             FrameRefused: not a sealed frame, of another deployment, or not signed by `sender`.
         """
-        return self.open_linked(data, sender)[0]
+        return self.open_linked(data, sender).sealed
 
-    def open_linked(self, data: bytes, sender: NodeId) -> tuple[Sealed, Link]:
+    def open_linked(self, data: bytes, sender: NodeId) -> Opened:
         """Return what `open` does, and what ties the frame into its stream.
 
         Raises:
             FrameRefused: as `open`.
         """
-        sealed = self._shape(data, sender)
-        link = self.link(sealed, sender)
-        self._verify(sealed, link.digest, sender)
-        return sealed, link
-
-    def link(self, sealed: Sealed, sender: NodeId) -> Link:
-        """Return what ties a frame of `sender` into its stream."""
-        if sealed.key == self._keys[sender]:
-            return sealed.link()
-        return Link(sealed.before, sealed.digest(), self._later[sealed.key][1])
+        opened = self._read(data, sender)
+        self._verify(opened, sender)
+        return opened
 
     def open_row(
         self, row: Sequence[bytes], sender: NodeId, vouched: dict[bytes, bytes]
-    ) -> list[Sealed | FrameRefused]:
-        """Return what `open` would return or raise for each, verifying as few as can be.
+    ) -> list[Opened | FrameRefused]:
+        """Return what `open_linked` would return or raise for each, verifying as few as can be.
 
         A frame is authentic if its signature is, or if an authentic frame of its stream links
         to its digest under the same key: an old key vouches for nothing under a new one.
         `vouched` holds digests that authentic frames have linked to and that have not been seen
         yet; it is kept from row to row, and bounded.
         """
-        found: list[Sealed | FrameRefused] = []
-        places: dict[bytes, list[int]] = {}
+        found: list[Opened | FrameRefused] = []
+        copies: dict[bytes, list[tuple[int, Opened]]] = {}
         for place, data in enumerate(row):
             try:
-                sealed = self._shape(data, sender)
-                places.setdefault(sealed.digest(), []).append(place)
-                found.append(sealed)
+                opened = self._read(data, sender)
+                copies.setdefault(opened.link.digest, []).append((place, opened))
+                found.append(opened)
             except FrameRefused as error:
                 found.append(error)
-        left = {digest: found[where[0]] for digest, where in places.items()}
-        linked = {sealed.before for sealed in left.values() if isinstance(sealed, Sealed)}
+        left = {digest: alike[0][1].sealed for digest, alike in copies.items()}
+        linked = {sealed.before for sealed in left.values()}
         # Frames that nothing here links to come first: they vouch for the rest.
         for digest in sorted(left, key=linked.__contains__):
-            sealed_or_gone = left.pop(digest, None)
-            if not isinstance(sealed_or_gone, Sealed):
+            sealed = left.pop(digest, None)
+            if sealed is None:
                 continue
-            key = sealed_or_gone.key
+            key, before = sealed.key, sealed.before
             if vouched.pop(digest, None) != key:
-                refusal = self._refusal([found[place] for place in places[digest]], sender)
+                refusal = self._refusal([opened for _, opened in copies[digest]], sender)
                 if refusal is not None:
-                    for place in places[digest]:
+                    for place, _ in copies[digest]:
                         found[place] = refusal
                     continue
-            before = sealed_or_gone.before
-            while isinstance(link := left.get(before), Sealed) and link.key == key:
+            while (sealed := left.get(before)) is not None and sealed.key == key:
                 del left[before]
-                before = link.before
+                before = sealed.before
             if before != NO_DIGEST:
                 vouched[before] = key
         while len(vouched) > VOUCHED_MAX:
             del vouched[next(iter(vouched))]
         return found
 
-    def _shape(self, data: bytes, sender: NodeId) -> Sealed:
+    def _read(self, data: bytes, sender: NodeId) -> Opened:
+        """Return what claims to be a sealed frame of `sender`, its signature not yet checked."""
         if len(data) > SEALED_BYTES_MAX:
             raise FrameRefused(f"expected at most {SEALED_BYTES_MAX:,} bytes, found {len(data):,}")
         try:
@@ -285,29 +285,28 @@ class Verifier:
             raise FrameRefused(f"expected a sealed frame, found {error}") from None
         if sealed.domain != self._domain:
             raise FrameRefused("expected a frame of this deployment, found one of another")
-        known = sealed.key == self._keys.get(sender)
-        if not known and self._later.get(sealed.key, _NOBODY)[0] != sender:
-            raise FrameRefused(f"expected the key of {sender}, found {sealed.key.hex()}")
-        return sealed
+        key = FIRST_KEY
+        if sealed.key != self._keys.get(sender):
+            owner, key = self._later.get(sealed.key, _NOBODY)
+            if owner != sender:
+                raise FrameRefused(f"expected the key of {sender}, found {sealed.key.hex()}")
+        return Opened(sealed, Link(sealed.before, sealed.digest(), key))
 
-    def _refusal(
-        self, copies: Sequence[Sealed | FrameRefused], sender: NodeId
-    ) -> FrameRefused | None:
+    def _refusal(self, copies: Iterable[Opened], sender: NodeId) -> FrameRefused | None:
         """Return why none of these copies of a frame is authentic, or None if one is."""
         refused = None
-        for sealed in copies:
-            assert isinstance(sealed, Sealed)
+        for opened in copies:
             try:
-                self._verify(sealed, sealed.digest(), sender)
+                self._verify(opened, sender)
                 return None
             except FrameRefused as error:
                 refused = error
         return refused
 
-    def _verify(self, sealed: Sealed, digest: bytes, sender: NodeId) -> None:
-        known = sealed.key == self._keys[sender]
-        public = self._public[sender] if known else self._later[sealed.key][1]
-        if not self._valid(public, sealed.signature, PURPOSE, digest):
+    def _verify(self, opened: Opened, sender: NodeId) -> None:
+        sealed, link = opened
+        public = self._public[sender] if link.key == FIRST_KEY else link.key
+        if not self._valid(public, sealed.signature, PURPOSE, link.digest):
             raise FrameRefused(f"expected a signature of {sender}, found another")
 
     def _valid(self, public: bytes, signature: bytes, purpose: bytes, digest: bytes) -> bool:

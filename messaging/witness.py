@@ -106,23 +106,23 @@ def proof(found: Contradicted, verifier: Verifier, keys: Keys | None = None) -> 
     Raises:
         FrameRefused: they prove nothing: not signed by the peer, or they can both stand.
     """
-    one, other = (verifier.open(data, found.peer) for data in (found.first, found.second))
-    first, second = decode_frame(one.frame), decode_frame(other.frame)
-    for sealed, frame in ((one, first), (other, second)):
-        if verifier.link(sealed, found.peer).key != (keys or Keys()).at(place_of(frame)):
+    one, other = (verifier.open_linked(data, found.peer) for data in (found.first, found.second))
+    first, second = decode_frame(one.sealed.frame), decode_frame(other.sealed.frame)
+    for opened, frame in ((one, first), (other, second)):
+        if opened.link.key != (keys or Keys()).at(place_of(frame)):
             raise FrameRefused(f"expected the key in force at number {frame.seq}, found another")
     channels = [(f.sender, f.receiver, f.family) for f in (first, second)]
     if channels[0] != channels[1]:
         raise FrameRefused(f"expected frames of one channel, found {channels[0]}, {channels[1]}")
     where = "/".join(channels[0])
     if place_of(first) == place_of(second):
-        if one.digest() == other.digest():
+        if one.link.digest == other.link.digest:
             raise FrameRefused("expected two frames, found the same frame twice")
         return f"{where}: two frames have number {first.seq}"
     if place_of(second) == follows(first):
         first, second, one, other = second, first, other, one
     if place_of(first) != follows(second):
         raise FrameRefused(f"expected neighbours, found numbers {first.seq} and {second.seq}")
-    if other.before == one.digest():
+    if other.link.before == one.link.digest:
         raise FrameRefused(f"number {second.seq} follows number {first.seq}, as it should")
     return f"{where}: number {second.seq} follows another number {first.seq} than there was"

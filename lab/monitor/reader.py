@@ -66,11 +66,11 @@ class Reader:
         sender = self._senders[topic]
         opened = self._verifier.open_row(values, sender, vouched)
         for number, (offset, _, headers) in enumerate(fresh, start=1):
-            sealed = opened[number - 1]
+            found = opened[number - 1]
             try:
-                if isinstance(sealed, FrameRefused):
-                    raise sealed
-                frame = decode_frame(sealed.frame)
+                if isinstance(found, FrameRefused):
+                    raise found
+                frame = decode_frame(found.sealed.frame)
                 if type(frame.message) is KeyRotated:  # those behind it are under a key unknown
                     self._verifier.learn(frame, frame.message)
                     opened[number:] = self._verifier.open_row(values[number:], sender, vouched)

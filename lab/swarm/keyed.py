@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cache
 from hashlib import blake2b, sha256
 
-from messaging.identity import PURPOSE, Sealed, Signer, Verifier, domain_of, key_id
+from messaging.identity import PURPOSE, Opened, Signer, Verifier, domain_of, key_id
 from messaging.units import HUB, NodeId
 
 DOMAIN = domain_of("swarm", "swarm", HUB)
@@ -38,7 +38,7 @@ class KeyedVerifier(Verifier):
 class UncheckedVerifier(Verifier):
     """Checks everything but the signature."""
 
-    def _verify(self, sealed: Sealed, digest: bytes, sender: NodeId) -> None:
+    def _verify(self, opened: Opened, sender: NodeId) -> None:
         pass
 
     def _valid(self, public: bytes, signature: bytes, purpose: bytes, digest: bytes) -> bool:

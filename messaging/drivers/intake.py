@@ -8,6 +8,8 @@ docs/protocol.md.
 
 import heapq
 import time
+from bisect import insort
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -20,7 +22,7 @@ from messaging.drivers.clock import Clock
 from messaging.envelope import Envelope
 from messaging.errors import FrameRefused, InputLost
 from messaging.headers import AT, DELIVERY, read_order
-from messaging.identity import SEALED_BYTES_MAX, Link, Verifier
+from messaging.identity import SEALED_BYTES_MAX, Link, Opened, Verifier
 from messaging.link_control import KeyRotated
 from messaging.node import Poisoned
 from messaging.poison import FramePoisoned, Reader, read_frame
@@ -53,6 +55,7 @@ class Stream:
         self.clear_us = NEVER
         self.paused = False
         self.waiting: dict[int, None] = {}  # offsets read and not handled, in order
+        self.row: deque[Arrival] = deque()  # the same, in order of their place
         self._vouched: dict[bytes, bytes] = {}
 
     @property
@@ -74,28 +77,26 @@ class Stream:
         sender = self.route.sender
         opened = verifier.open_row(values, sender, self._vouched)
         for number, (record, value) in enumerate(zip(records, values, strict=True), start=1):
-            sealed = opened[number - 1]
+            found = opened[number - 1]
             headers, offset = {name: word or b"" for name, word in record.headers}, record.offset
             self.waiting[offset] = None
             try:
-                if isinstance(sealed, FrameRefused):
-                    raise sealed
-                frame = read(sealed, value, self.route)
+                if isinstance(found, FrameRefused):
+                    raise found
+                frame = read(found.sealed, value, self.route)
                 if type(frame.message) is KeyRotated:  # those behind it are under a key unknown
                     verifier.learn(frame, frame.message)
                     opened[number:] = verifier.open_row(values[number:], sender, self._vouched)
             except FrameRefused as error:
                 refused = self._refused(offset, rank, value, str(error))
-                if isinstance(error, FramePoisoned) and not isinstance(sealed, FrameRefused):
-                    link = verifier.link(sealed, sender)
-                    refused = refused._replace(poison=error.event, link=link)
+                if isinstance(error, FramePoisoned) and isinstance(found, Opened):
+                    refused = refused._replace(poison=error.event, link=found.link)
                 yield refused
                 continue
             order = read_order(headers, frame)
             due_us = Micros(min(_number(headers.get(AT), frame.sent_us), now_us))
             place: Place = (due_us, DELIVERY, order.left_us, order.cause, rank, order.number)
-            link = verifier.link(sealed, sender)
-            yield Arrival(place, self, offset, frame, value, _NO_REASON, link)
+            yield Arrival(place, self, offset, frame, value, _NO_REASON, found.link)
         self.read = records[-1].offset + 1
         # The writer sets the time of a record, so it may be anything.
         written_us = clock.at_us(records[-1].timestamp * 1_000_000)
@@ -151,7 +152,7 @@ class Intake:
     """All topics that a node reads, by one consumer.
 
     Attributes:
-        waiting: checked records that are not handled yet, a heap: the first is next.
+        heads: of each topic with records that are not handled yet the first, checked; a heap.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class Intake:
         read: Reader = read_frame,
     ) -> None:
         self.streams = {stream.partition: stream for stream in streams}
-        self.waiting: list[Arrival] = []
+        self.heads: list[Arrival] = []
         self._consumer = consumer
         self._verifier = verifier
         self._ranks = ranks
@@ -202,10 +203,23 @@ class Intake:
         stream = self.streams[partition]
         rank = self._ranks[stream.route.sender]
         for arrival in stream.check(records, self._verifier, rank, self._clock, self._read):
-            heapq.heappush(self.waiting, arrival)
+            self._put(arrival)
         if len(stream.waiting) > WAITING_MAX and not stream.paused:
             self._consumer.pause(partition)
             stream.paused = True
+
+    def _put(self, arrival: Arrival) -> None:
+        row, heads = arrival.stream.row, self.heads
+        if not row:
+            row.append(arrival)
+            heapq.heappush(heads, arrival)
+        elif row[-1] < arrival:  # nearly always: a topic is written in order of time
+            row.append(arrival)
+        else:
+            insort(row, arrival)
+            if row[0] is arrival:
+                heads[:] = [head.stream.row[0] for head in heads]
+                heapq.heapify(heads)
 
     async def _read_around(self) -> dict[TopicPartition, list[ConsumerRecord]]:
         """Return what can be read; what cannot is noted as a dead letter."""
@@ -224,7 +238,7 @@ class Intake:
             if records := found.records.pop(partition, None):
                 self._take_in(partition, records)
             stream = self.streams[partition]
-            heapq.heappush(self.waiting, stream.skip(self._ranks[stream.route.sender], until))
+            self._put(stream.skip(self._ranks[stream.route.sender], until))
         return found.records
 
     def silence(self) -> str:
@@ -260,8 +274,12 @@ class Intake:
 
     def take(self) -> Arrival:
         """Take the record that comes first."""
-        arrival = heapq.heappop(self.waiting)
-        stream = arrival.stream
+        stream = self.heads[0].stream
+        arrival = stream.row.popleft()
+        if stream.row:
+            heapq.heapreplace(self.heads, stream.row[0])
+        else:
+            heapq.heappop(self.heads)
         del stream.waiting[arrival.offset]
         if stream.paused and len(stream.waiting) < WAITING_MAX // 2:
             self._consumer.resume(stream.partition)

@@ -208,11 +208,11 @@ class KafkaNode:
 
     def _handle(self, intake: Intake, frontier_us: Micros) -> bool:
         """Handle up to a commit's worth of due events, in order; tell whether there were any."""
-        durable, waiting = self._durable, intake.waiting
+        durable, heads = self._durable, intake.heads
         last_us = min(frontier_us, self._until_us)
         for count in range(COMMIT_EVENTS):
             timer = durable.next_timer()
-            due_us = waiting[0].place[0] if waiting else NEVER_US
+            due_us = heads[0].place[0] if heads else NEVER_US
             if timer is not None and timer[0] <= due_us:
                 if timer[0] > last_us:
                     return count > 0

@@ -2,23 +2,25 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Self
 
 import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from messaging.drivers import client
 from messaging.drivers.client import Connection
-from messaging.store import Headers, Row
+from messaging.store import Row
 
 CHUNK = 1_000  # records under way at a time
 DEADLINE_S = 10.0  # after which the outcome is unknown, and the same bytes go out again
 RETRY_S = 0.5
 
-_headers = msgspec.msgpack.Decoder(Headers)
+_headers = msgspec.msgpack.Decoder(list[tuple[str, bytes]])  # the client wants lists
 log = structlog.get_logger()
 
 
@@ -89,23 +91,36 @@ class Publisher:
         if not self._waiting:
             self._more.clear()
             await self._more.wait()
-        count = min(CHUNK, len(self._waiting))
-        sent: list[asyncio.Future[object]] = []
+        rows = list(islice(self._waiting, CHUNK))
+        sent: list[tuple[str, asyncio.Future[object]]] = []
+        topic = ""
         try:
             async with asyncio.timeout(DEADLINE_S):
-                for place in range(count):
-                    row = self._waiting[place]
-                    headers = list(_headers.decode(row.headers))
-                    send = producer.send(row.topic, row.data, partition=0, headers=headers)
-                    sent.append(await send)
-                await asyncio.gather(*sent)
+                for topic, batch in _batches(producer, rows):
+                    sent.append((topic, await producer.send_batch(batch, topic, partition=0)))
+                await asyncio.gather(*(one for _, one in sent))
         except (KafkaError, TimeoutError):
-            stuck = next((n for n, one in enumerate(sent) if not _certain(one)), len(sent))
-            self._stuck = f" to {self._waiting[min(stuck, count - 1)].topic}"
+            self._stuck = f" to {next((to for to, one in sent if not _certain(one)), topic)}"
             raise
         self.note = ""
-        for _ in range(count):
+        for _ in rows:
             self.published = self._waiting.popleft().number
+
+
+def _batches(producer: AIOKafkaProducer, rows: Iterable[Row]) -> Iterator[tuple[str, BatchBuilder]]:
+    """Put rows into batches, in order within each topic: a third of the work of one by one."""
+    filling: dict[str, BatchBuilder] = {}
+    for row in rows:
+        record = {"timestamp": None, "key": None, "value": row.data}
+        headers = _headers.decode(row.headers)
+        batch = filling.get(row.topic)
+        if batch is not None and batch.append(**record, headers=headers) is not None:
+            continue
+        if batch is not None:
+            yield row.topic, batch
+        batch = filling[row.topic] = producer.create_batch()
+        batch.append(**record, headers=headers)  # an empty one takes any size
+    yield from filling.items()
 
 
 def _certain(sent: "asyncio.Future[object]") -> bool:

@@ -222,7 +222,7 @@ def test_what_is_sent_vouches_for_all_before_it_in_any_order(tmp_path: Path) -> 
     for topic in {row.topic for row in rows}:
         sent = [row.data for row in rows if row.topic == topic]
         found = VERIFIER.open_row(sent[::-1], HUB, {})
-        assert found == [VERIFIER.open(data, HUB) for data in sent[::-1]]
+        assert found == [VERIFIER.open_linked(data, HUB) for data in sent[::-1]]
 
 
 def test_one_liquidation_is_one_trace_wherever_it_is_told() -> None:

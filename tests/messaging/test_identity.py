@@ -199,7 +199,7 @@ def at_once(row: Sequence[bytes], vouched: dict[bytes, bytes]) -> list[Sealed | 
     """Return what `open_row` says to each."""
     found = VERIFIER.open_row(row, BASE, vouched)
     assert len(vouched) <= VOUCHED_MAX
-    return [one if isinstance(one, Sealed) else str(one) for one in found]
+    return [str(one) if isinstance(one, FrameRefused) else one.sealed for one in found]
 
 
 STREAM = [*stream(6), seal(b"outside"), seal(b"outside too")]  # the last two are of no row

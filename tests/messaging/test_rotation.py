@@ -18,7 +18,7 @@ from messaging.effects import Effect, Send
 from messaging.endpoint import Endpoint
 from messaging.envelope import NO_HEIGHT, Envelope
 from messaging.errors import FrameRefused, InputRefused
-from messaging.identity import NO_DIGEST, Link, Retired, Sealed, Signer, Verifier
+from messaging.identity import NO_DIGEST, Link, Opened, Retired, Sealed, Signer, Verifier
 from messaging.key_files import add_key, read_later_signers, read_signer, write_keys
 from messaging.lineage import Place
 from messaging.link_control import KeyRotated
@@ -328,7 +328,7 @@ def test_an_old_key_vouches_for_nothing_under_a_new_one() -> None:
     vouched: dict[bytes, bytes] = {}
 
     for row in ([unsigned, stolen], [stolen, unsigned]):
-        found = [isinstance(one, Sealed) for one in verifier.open_row(row, BASE, {})]
+        found = [isinstance(one, Opened) for one in verifier.open_row(row, BASE, {})]
         assert found == [data is stolen for data in row]
     verifier.open_row([stolen], BASE, vouched)
     assert isinstance(verifier.open_row([unsigned], BASE, vouched)[0], FrameRefused)
