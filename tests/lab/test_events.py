@@ -114,8 +114,9 @@ def test_messages_in_time_lose_no_more(found: Look) -> None:
 def test_a_venue_without_a_floor_sells_for_nothing(
     found: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spokes.venue, "SLIPPAGE_PPM_MAX", 1_000_000)
-    thin = seen("march_2020", THIN)
+    with monkeypatch.context() as patch:
+        patch.setattr(spokes.venue, "SLIPPAGE_PPM_MAX", 1_000_000)
+        thin = seen("march_2020", THIN)
 
     assert thin.lowest_fill_ppm is not None
     assert thin.lowest_fill_ppm < 1_000
@@ -234,9 +235,10 @@ def test_where_gains_are_cash_the_pump_is_borrowable(
         free = standing.equity_usd6 - standing.initial_usd6
         return free - hub.ledger.reserved_usd6(account.id)
 
-    monkeypatch.setattr(requirement, "recognised_usd6", lambda policy, pnl, assets, share: pnl)
-    monkeypatch.setattr(HubState, "free_usd6", free_usd6)
-    robbed = seen("mango_2022", BARE, checks=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(requirement, "recognised_usd6", lambda policy, pnl, assets, share: pnl)
+        patch.setattr(HubState, "free_usd6", free_usd6)
+        robbed = seen("mango_2022", BARE, checks=False)
 
     assert broken("mango_2022", found, {BARE: robbed})[1] is False
 

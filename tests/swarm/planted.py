@@ -109,7 +109,7 @@ def _double(state: SpokeState, account: AccountId) -> None:
 
 def _nodded_through(_: Any) -> Any:
     """Look at the key that a frame names, and not at its signature."""
-    return lambda self, sealed, digest, sender: None
+    return lambda self, opened, sender: None
 
 
 def _granted_on(_: Any) -> Any:
