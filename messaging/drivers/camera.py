@@ -48,7 +48,10 @@ class Camera:
                 self._end(self._child, os.waitstatus_to_exitcode(status))
         elif self._durable.place - self._newest >= self._events:
             self._newest = self._durable.place
-            self._child = _begin(self._durable)
+            try:
+                self._child = _begin(self._durable)
+            except OSError as error:  # no room for a process or a file; the journal has it all
+                log.warning("no_snapshot", place=self._newest, why=error.strerror)
 
     def _end(self, child: _Child, code: int) -> None:
         self._child = None
@@ -56,8 +59,8 @@ class Camera:
             if code == 0:
                 child.file.seek(0)
                 self._durable.keep(Snapshot(child.place, "", child.file.read()))
-            else:  # no room for it, or killed: the journal has it all
-                log.warning("no_snapshot", place=child.place, code=code)
+            else:  # no room for it, or killed
+                log.warning("no_snapshot", place=child.place, why=f"its process ended with {code}")
 
     def __enter__(self) -> "Camera":
         return self

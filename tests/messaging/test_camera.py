@@ -1,5 +1,6 @@
 """Snapshots by a child: the same state, at its place; and the node lives, whatever it comes to."""
 
+import errno
 import os
 import signal
 import time
@@ -92,6 +93,24 @@ def test_a_child_that_is_killed_or_fails_costs_a_snapshot_and_nothing_else(
             os.kill(camera._child.pid, signal.SIGKILL)
         until(lambda: camera.tend() or camera._child is None)
         assert life.store.snapshot() is None
+        life.live(100)
+        life.commit()
+        camera.tend()
+        until(lambda: taken(camera, life, 200))
+
+
+def test_without_room_for_a_child_the_node_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with Life(HUB, tmp_path / "node.db") as life, Camera(life.durable, events=100) as camera:
+        life.live(100)
+        life.commit()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fork", no_room)
+            camera.tend()
         life.live(100)
         life.commit()
         camera.tend()
