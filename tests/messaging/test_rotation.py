@@ -334,6 +334,14 @@ def test_an_old_key_vouches_for_nothing_under_a_new_one() -> None:
     assert isinstance(verifier.open_row([unsigned], BASE, vouched)[0], FrameRefused)
 
 
+def test_a_later_key_is_one_nodes_alone() -> None:
+    verifier = Verifier(DOMAIN, PUBLIC).knowing([(BASE, NEW.public)])
+    sealed, _ = NEW.seal(b"said", NO_DIGEST)
+
+    assert isinstance(verifier.open_row([sealed], BASE, {})[0], Opened)
+    assert isinstance(verifier.open_row([sealed], HUB, {})[0], FrameRefused)
+
+
 def test_two_frames_of_one_place_convict_under_the_key_in_force_there_alone() -> None:
     pair = Pair()
     pair.rotated()
