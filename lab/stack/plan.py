@@ -154,8 +154,10 @@ def read_plan(folder: Path) -> tuple[Plan, Scenario]:
         plan = msgspec.json.decode((folder / PLAN).read_bytes(), type=Plan)
         scenario = msgspec.msgpack.decode((folder / SCENARIO).read_bytes(), type=Scenario)
     except (OSError, ValueError) as error:
-        expected = "the folder of a live stack"
-        raise InputRefused(str(folder), expected=expected, found=str(error)) from None
+        found = f"no {PLAN}" if isinstance(error, FileNotFoundError) else str(error)
+        raise InputRefused(
+            str(folder), expected="the folder of a live stack", found=found
+        ) from None
     return plan, scenario
 
 
