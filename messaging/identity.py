@@ -83,7 +83,7 @@ class Sealed(
 
 
 class Opened(NamedTuple):
-    """A sealed frame that is authentic, and what ties it into its stream."""
+    """A sealed frame, and what ties it into its stream."""
 
     sealed: Sealed
     link: Link

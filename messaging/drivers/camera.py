@@ -6,6 +6,7 @@ the state takes twenty times as long, and a node may not stand still for that.
 
 import gc
 import os
+import signal
 import tempfile
 from typing import IO, NamedTuple
 
@@ -68,7 +69,7 @@ class Camera:
     def __exit__(self, *exc_info: object) -> None:
         """End the child; what it has not finished is lost, and not missed."""
         if self._child is not None:
-            os.kill(self._child.pid, 9)
+            os.kill(self._child.pid, signal.SIGKILL)
             os.waitpid(self._child.pid, 0)
             self._child.file.close()
 

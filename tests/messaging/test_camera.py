@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,39 +79,29 @@ def fail(durable: Durable) -> bytes:
     raise MemoryError
 
 
-@pytest.mark.parametrize("packed", [hang, fail])
-def test_a_child_that_is_killed_or_fails_costs_a_snapshot_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: Callable[[Durable], bytes]
+def no_room() -> int:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "fault"),
+    [(Durable, "packed", hang), (Durable, "packed", fail), (os, "fork", no_room)],
+)
+def test_a_child_that_is_killed_or_fails_or_never_was_costs_a_snapshot_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Any, name: str, fault: Callable[..., Any]
 ) -> None:
     with Life(HUB, tmp_path / "node.db") as life, Camera(life.durable, events=100) as camera:
         life.live(100)
         life.commit()
         with monkeypatch.context() as patch:
-            patch.setattr(Durable, "packed", packed)
+            patch.setattr(of, name, fault)
             camera.tend()
-        assert camera._child is not None
-        if packed is hang:
+        assert (camera._child is None) is (fault is no_room)
+        if fault is hang:
+            assert camera._child is not None
             os.kill(camera._child.pid, signal.SIGKILL)
         until(lambda: camera.tend() or camera._child is None)
         assert life.store.snapshot() is None
-        life.live(100)
-        life.commit()
-        camera.tend()
-        until(lambda: taken(camera, life, 200))
-
-
-def test_without_room_for_a_child_the_node_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_room() -> int:
-        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-
-    with Life(HUB, tmp_path / "node.db") as life, Camera(life.durable, events=100) as camera:
-        life.live(100)
-        life.commit()
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fork", no_room)
-            camera.tend()
         life.live(100)
         life.commit()
         camera.tend()
